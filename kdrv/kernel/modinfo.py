@@ -1,12 +1,15 @@
-"""What a .ko file says of itself (its ``.modinfo`` section)."""
+"""What a .ko file says of itself: its ``.modinfo`` section and its functions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import demangle
 from elftools.common.exceptions import ELFError
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from kdrv.core.errors import UsageError
 
@@ -18,6 +21,60 @@ class ModuleInfo:
     name: str
     release: str
     depends: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CodeSection:
+    """A section of a module with code (``.text``, ``.init.text``): its size in bytes, and its
+    functions by offset, Rust names demangled.
+    """
+
+    name: str
+    size: int
+    functions: tuple[tuple[int, str], ...]
+
+
+def code_sections(path: Path) -> tuple[CodeSection, ...]:
+    """The code of a module that :func:`read_module` accepts."""
+    with path.open("rb") as file:
+        elf = ELFFile(file)
+        table = elf.get_section_by_name(".symtab")
+        if not isinstance(table, SymbolTableSection):
+            return ()
+        symbols = [
+            (symbol["st_shndx"], int(symbol["st_value"]), symbol.name)
+            for symbol in table.iter_symbols()
+            if symbol["st_info"]["type"] == "STT_FUNC"
+        ]
+        return tuple(
+            CodeSection(
+                section.name,
+                int(section["sh_size"]),
+                tuple(sorted((at, _readable(n)) for where, at, n in symbols if where == index)),
+            )
+            for index, section in enumerate(elf.iter_sections())
+            if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR and section["sh_size"]
+        )
+
+
+def _readable(symbol: str) -> str:
+    if not symbol.startswith("_R"):
+        return symbol
+    return _without_generics(str(demangle.demangle(symbol, language="rust")))
+
+
+def _without_generics(name: str) -> str:
+    """``a::b::<c<d>>::e`` as ``a::b::e``: what instances have in common is enough to find them."""
+    kept, depth, at = [], 0, 0
+    while at < len(name):
+        if depth or name.startswith("::<", at):
+            at += 2 if not depth else 0
+            arrow = name[at - 1] == "-"
+            depth += (name[at] == "<") - (name[at] == ">" and not arrow)
+        else:
+            kept.append(name[at])
+        at += 1
+    return "".join(kept)
 
 
 def read_module(path: Path) -> ModuleInfo:

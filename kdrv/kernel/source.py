@@ -49,7 +49,7 @@ def obtain(ctx: Context, wanted: str | None = None, *, refresh: bool = False) ->
     if wanted is None:
         wanted = PROVEN[0]
     if wanted == LATEST or re.fullmatch(r"\d+\.\d+", wanted):
-        tree = None if refresh else _cached(ctx, wanted)
+        tree = None if refresh else cached(ctx, wanted)
         tree = tree or _from_package(ctx, wanted)
     else:
         tree = open_tree(Path(wanted))
@@ -63,8 +63,11 @@ def obtain(ctx: Context, wanted: str | None = None, *, refresh: bool = False) ->
     return tree
 
 
-def _cached(ctx: Context, wanted: str) -> KernelTree | None:
-    # "latest" is a question to the archive, never answered from memory.
+def cached(ctx: Context, wanted: str) -> KernelTree | None:
+    """The newest unpacked tree of a series, or ``None``.
+
+    Never for ``latest``: that is a question to the archive.
+    """
     entries = [e for e in Store(ctx).entries() if e.kind == KIND and e.facts["series"] == wanted]
     newest = max(entries, key=lambda e: read_version(_sources(e)), default=None)
     return _tree(newest) if newest else None
@@ -141,6 +144,7 @@ class _Archive:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self._seen: dict[tuple[str, ...], list[Package]] = {}
         if not shutil.which("apt-get"):
             raise SetupError(
                 "kernel sources come from Debian packages, and this machine has no apt-get",
@@ -150,6 +154,11 @@ class _Archive:
 
     def packages(self, suites: tuple[str, ...]) -> list[Package]:
         """The ``linux-source-*`` packages of ``suites``, newest version first for each series."""
+        if suites not in self._seen:
+            self._seen[suites] = self._ask(suites)
+        return self._seen[suites]
+
+    def _ask(self, suites: tuple[str, ...]) -> list[Package]:
         options = self._options(suites)
         update = Command(("apt-get", *options, "update", "-q"))
         try:
@@ -171,7 +180,7 @@ class _Archive:
 
     def download(self, package: Package, into: Path) -> Path:
         """Fetch the package into a directory."""
-        suites = next(s for s in SUITES if package in self.packages(s))
+        suites = next(s for s, offered in self._seen.items() if package in offered)
         argv = ("apt-get", *self._options(suites), "download", f"{package.name}={package.version}")
         try:
             self._ctx.runner.run(Command(argv, cwd=into), deadline=1200)
