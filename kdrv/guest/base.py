@@ -1,0 +1,48 @@
+"""The base initramfs, kept in the cache: the same agent, tree and toolchain, the same archive."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from kdrv.core.context import Context
+from kdrv.core.store import Store, digest
+from kdrv.guest.initramfs import build_initramfs
+from kdrv.kernel.arch import Arch
+from kdrv.kernel.tree import KernelTree
+from kdrv.toolchain.base import Toolchain
+
+KIND = "initramfs"
+NAME = "base.cpio"
+
+
+def base_initramfs(ctx: Context, toolchain: Toolchain, tree: KernelTree, arch: Arch) -> Path:
+    """The archive every guest starts from, made now if it is missing (a second or two)."""
+
+    def make(data: Path) -> Mapping[str, object]:
+        with ctx.events.step("building the guest's agent"):
+            build_initramfs(toolchain, tree.path, arch, ctx, data / NAME)
+        return {"arch": arch.value, "version": str(tree.version)}
+
+    key = digest("initramfs-1", _sources(), _nolibc(tree), arch, toolchain.identity)
+    return Store(ctx).get(KIND, key, make, waiting="the guest's agent").data / NAME
+
+
+def _sources() -> str:
+    """A digest of the agent and of the Python that packs it."""
+    folder = Path(__file__).parent
+    return _digest(sorted([*folder.glob("*.[ch]"), folder / "initramfs.py", folder / "cpio.py"]))
+
+
+def _nolibc(tree: KernelTree) -> str:
+    """What the agent is built with: the whole tree's identity, or the library's own content."""
+    folder = tree.path / "tools/include/nolibc"
+    return tree.identity or _digest(sorted(p for p in folder.rglob("*") if p.is_file()))
+
+
+def _digest(paths: list[Path]) -> str:
+    content = hashlib.sha256()
+    for path in paths:
+        content.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return content.hexdigest()
