@@ -1,0 +1,53 @@
+"""Repairing a build directory after make was killed.
+
+make deletes the target it works on when it is interrupted, but not when it is killed; the half
+written file is then newer than its sources and would pass for finished.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MARKER = ".kdrv-building"
+SUSPECT_SECONDS = 15.0
+
+
+@contextmanager
+def guarded(output: Path) -> Iterator[None]:
+    """Mark the directory while make runs in it; repair it first if the last run was killed."""
+    marker = output / MARKER
+    if marker.exists():
+        repair(output, marker.stat().st_mtime)
+    marker.touch()
+    yield
+    # Not in a finally: after an exception (deadline, Ctrl-C) make was killed, and the marker stays.
+    marker.unlink()
+
+
+def repair(output: Path, began: float) -> None:
+    """Delete what a make that began at ``began`` may have left half-written.
+
+    Two kinds of file: a target younger than the ``.cmd`` file that kbuild writes after it
+    (scripts/Kbuild.include: if_changed), and anything written in the last seconds before the kill.
+    """
+    young = {path: path.stat().st_mtime for path in _files(output)}
+    young = {path: mtime for path, mtime in young.items() if mtime >= began}
+    if not young:
+        return
+    suspect = max(young.values()) - SUSPECT_SECONDS
+    for path, mtime in young.items():
+        record = path.with_name(f".{path.name}.cmd")
+        unfinished = record.exists() and record.stat().st_mtime < mtime
+        if mtime >= suspect or unfinished:
+            path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            if not path.is_symlink() and name != MARKER:
+                yield path

@@ -1,0 +1,81 @@
+"""Running the kernel's make in the sandbox: one command line for lanes and modules alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdrv.build.lane import Lane
+from kdrv.core.context import Context
+from kdrv.core.events import Step
+from kdrv.core.process import Command, Completed
+from kdrv.kernel.tree import KernelTree
+from kdrv.toolchain.base import OUTPUT, SOURCE, Bind, Toolchain
+
+CCACHE = "/run/kdrv/ccache"
+BUILD_DEADLINE = 4 * 3600.0
+
+# "  CC [M]  drivers/x.o", "  RUSTC L rust/core.o": what kbuild prints for each target it makes.
+_TARGET = re.compile(r"^  (?P<kind>[A-Z][A-Z0-9_+]*)(?: \[M\]| [LPT])? +(?P<target>\S.*)$")
+
+
+@dataclass(frozen=True)
+class Make:
+    """How to call make for one lane of one tree into one build directory."""
+
+    tree: KernelTree
+    lane: Lane
+    toolchain: Toolchain
+    output: Path
+    ccache: Path | None = None
+
+    def command(
+        self,
+        arguments: Sequence[str],
+        *,
+        jobs: int,
+        binds: Sequence[Bind] = (),
+        writable: bool = True,
+    ) -> Command:
+        """``make O= … arguments``. ``writable`` is false for builds that only read the kernel."""
+        argv = ["make", "-C", SOURCE, f"O={OUTPUT}", f"-j{jobs}", "--no-print-directory"]
+        # Whole targets at a time: with several jobs the lines of two diagnostics would mix.
+        argv += ["--output-sync=target", *self.lane.make_variables()]
+        all_binds = [Bind(self.tree.path, SOURCE), Bind(self.output, OUTPUT, writable), *binds]
+        env = {}
+        if self.ccache:
+            argv.append(f"CC=ccache {'clang' if self.lane.llvm else 'gcc'}")
+            all_binds.append(Bind(self.ccache, CCACHE, writable=True))
+            env["CCACHE_DIR"] = CCACHE
+        argv += arguments
+        return self.toolchain.command(argv, binds=all_binds, cwd=OUTPUT, env=env)
+
+    def shell(self, script: str, **words: str) -> Command:
+        """A shell script with the tree and the build directory bound like for make."""
+        binds = [Bind(self.tree.path, SOURCE), Bind(self.output, OUTPUT, writable=True)]
+        return self.toolchain.command(["sh", "-ec", script], binds=binds, cwd=OUTPUT, env=words)
+
+
+@dataclass
+class Heard:
+    """What was heard of a running make: how many targets, and which last."""
+
+    step: Step
+    total: int = 0
+    targets: int = 0
+
+    def line(self, text: str) -> None:
+        """Count a line of make's output and tell the step."""
+        if match := _TARGET.match(text):
+            self.targets += 1
+            doing = f"{match['kind']} {match['target']}"
+            self.step.progress(self.targets, max(self.total, self.targets), doing)
+
+
+def run(ctx: Context, command: Command, heard: Heard, log: Path) -> Completed:
+    """Run make, keeping its whole output in ``log``; a failed build is a result, not an error."""
+    done = ctx.runner.run(command, deadline=BUILD_DEADLINE, check=False, on_line=heard.line)
+    log.write_text(f"$ {command.shell()}\n{done.output}")
+    return done

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kdrv.build.interrupted import MARKER, guarded
+
+
+def _file(path: Path, at: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (at, at))
+
+
+def test_after_a_kill_doubtful_files_are_deleted(tmp_path: Path) -> None:
+    _file(tmp_path / MARKER, 1000)
+    _file(tmp_path / "before.o", 900)
+    _file(tmp_path / "a/whole.o", 1010)
+    _file(tmp_path / "a/.whole.o.cmd", 1010.5)
+    _file(tmp_path / "a/half.o", 1020)
+    _file(tmp_path / "a/.half.o.cmd", 950)
+    _file(tmp_path / "last.o", 1100)
+    _file(tmp_path / ".last.o.cmd", 1100)
+    with guarded(tmp_path):
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.o")}
+    assert left == {"before.o", "a/whole.o"}
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_a_build_that_ended_by_itself_leaves_no_doubt(tmp_path: Path) -> None:
+    with guarded(tmp_path):
+        (tmp_path / "new.o").touch()
+    with guarded(tmp_path):
+        assert (tmp_path / "new.o").exists()
+
+
+def test_a_build_that_was_broken_off_leaves_the_mark(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), guarded(tmp_path):
+        raise KeyboardInterrupt
+    assert (tmp_path / MARKER).exists()
