@@ -1,0 +1,1 @@
+"""Testing: the pytest plugin, the machine that tests share, and how a run ended."""

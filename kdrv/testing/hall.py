@@ -1,0 +1,67 @@
+"""One test run's machine and driver: what the plugin's fixtures stand on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdrv.core.context import Context
+from kdrv.core.errors import UsageError
+from kdrv.machine.contract import World
+from kdrv.testing.driver import Driver
+from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
+from kdrv.testing.room import Room
+from kdrv.testing.traces import Places
+from kdrv.testing.worlds import make_world
+
+
+class Hall:
+    """The :class:`Room` and the driver of a prepared run."""
+
+    def __init__(self, prepared: Prepared, world: World) -> None:
+        self.prepared = prepared
+        self.room = Room(world, prepared.spec, reproducer=prepared.request.command())
+        self._known: Places = Counter()
+        self._boots = 0
+
+    @contextmanager
+    def driver(self, params: str | None = None) -> Iterator[Driver]:
+        """The driver, loaded for the length of the block, then unloaded and checked."""
+        if self.prepared.driver is None:
+            raise UsageError(
+                "there is no driver under test",
+                expected="a project with a kdrv.toml",
+                remedy="kdrv new NAME",
+            )
+        guest = self.room.guest
+        if self._boots != self.room.boots:
+            self._boots, self._known = self.room.boots, Counter()
+        driver = Driver(guest, self.prepared.driver, self._known)
+        with self.room.watched():
+            driver.load(params)
+        boots = self.room.boots
+        try:
+            yield driver
+        finally:
+            # After a crash the machine is gone and with it the driver.
+            if driver.loaded and self.room.running and self.room.boots == boots:
+                with self.room.watched():
+                    driver.unload()
+
+    def last_console(self) -> tuple[str, ...]:
+        """The console of the present machine, or of the last one if it was given up."""
+        return self.room.console()
+
+
+@contextmanager
+def open_hall(ctx: Context, request: TestRequest, scratch: Path) -> Iterator[Hall]:
+    """Build and stage the project, and end its machines afterwards."""
+    prepared = prepare_project(ctx, request, scratch)
+    world = make_world(ctx, request, prepared.bench)
+    hall = Hall(prepared, world)
+    try:
+        yield hall
+    finally:
+        hall.room.discard()

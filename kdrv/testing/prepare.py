@@ -1,0 +1,218 @@
+"""From a project to everything its tests need: kernel, module, initramfs, machine."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build
+from kdrv.build.api import prepare as prepare_build
+from kdrv.build.intree import built_module
+from kdrv.build.lane import TINY
+from kdrv.core.context import Context
+from kdrv.core.errors import UsageError, WorkFailed
+from kdrv.core.project import Project
+from kdrv.guest.base import base_initramfs
+from kdrv.guest.cpio import Archive
+from kdrv.kernel.arch import Arch
+from kdrv.kernel.modinfo import code_sections, read_module
+from kdrv.machine.contract import BootSpec, DeviceSpec, KernelImage
+from kdrv.testing.driver import DriverFile
+from kdrv.toolchain.select import AUTO
+
+MODULES = "/kdrv/modules"
+TESTS = "/kdrv/tests"
+WATCH = (
+    # A lockup is a verdict of seconds, not of minutes (kernel/watchdog.c, kernel/hung_task.c).
+    "watchdog_thresh=5",
+    "sysctl.kernel.hung_task_timeout_secs=20",
+    # Who allocated each slab object: what is left after unload has a name (mm/slub.c).
+    "slab_debug=U,kmalloc-*",
+    # Crash addresses differ between boots for no use of ours.
+    "nokaslr",
+)
+WATCH_DEBUG = ("kmemleak=on",)
+
+
+@dataclass(frozen=True)
+class TestRequest:
+    """What to test: a project's driver (or, without one, the kernels themselves) and where.
+
+    ``kernel``, ``base`` and ``fragments`` as in :class:`kdrv.build.api.BuildRequest`.
+    """
+
+    __test__ = False  # a name of ours, not of pytest's
+    project: Project | None
+    world: str
+    kernel: str | None = None
+    toolchain: str = AUTO
+    arch: Arch = Arch.X86_64
+    debug: bool = False
+    base: str = TINY
+    fragments: tuple[Path, ...] = ()
+
+    def command(self, *arguments: str) -> str:
+        """The command line that runs this again, with further arguments."""
+        words = ["kdrv", "test", f"--{self.world}"]
+        if self.project:
+            words.append(str(self.project.root))
+        for option, value, default in (
+            ("--kernel", self.kernel, None),
+            ("--toolchain", self.toolchain, AUTO),
+            ("--arch", self.arch.value, Arch.X86_64.value),
+            ("--config", self.base, TINY),
+        ):
+            if value is not None and value != default:
+                words += [option, value]
+        for path in self.fragments:
+            words += ["--fragment", str(path)]
+        if self.debug:
+            words.append("--debug")
+        return shlex.join([*words, *arguments])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is needed to boot: built, staged, and where things are in the guest."""
+
+    request: TestRequest
+    bench: Workbench
+    build: LaneBuild
+    spec: BootSpec
+    driver: DriverFile | None
+
+
+def prepare_project(ctx: Context, request: TestRequest, scratch: Path) -> Prepared:
+    """Build and stage a project's driver.
+
+    ``scratch`` holds the initramfs. Raises :class:`WorkFailed` when the kernel or the driver does
+    not build, with the first diagnostics.
+    """
+    project = request.project
+    assert project is not None
+    build_request = _build_request(request, project)
+    bench = prepare_build(ctx, build_request)
+    (result,) = build(ctx, build_request, bench)
+    require_green(result)
+    image = result.kernel.image
+    assert image is not None
+    files = _driver_modules(project, result, image, bench)
+    check_modules(files, image)
+    driver = DriverFile(
+        module=project.driver.module,
+        path=f"{MODULES}/{files[-1].name}" if files else "",
+        params=project.driver.params,
+        requires=tuple(f"{MODULES}/{file.name}" for file in files[:-1]),
+        code=code_sections(files[-1]) if files else (),
+    )
+    base = base_initramfs(ctx, bench.toolchain, bench.tree, image.arch)
+    initramfs = stage(base, scratch / "initramfs.cpio", files, _scripts(project))
+    spec = boot_spec(request, image, initramfs, project)
+    return Prepared(request, bench, result, spec, driver)
+
+
+def require_green(result: LaneBuild) -> None:
+    """Raise :class:`WorkFailed` with the first errors when a build is not green."""
+    if result.ok:
+        return
+    kernel, module = result.kernel, result.module
+    part = module if kernel.ok and module else kernel
+    errors = [d for d in part.diagnostics if d.level == "error"]
+    detail = [f"{d.place}: {d.message}" for d in errors[:5]] or [e.summary for e in kernel.missing]
+    what = f"module {module.directory}" if kernel.ok and module else f"Linux {kernel.version}"
+    raise WorkFailed(
+        f"{what} does not build in lane {kernel.lane}",
+        detail=detail,
+        expected="a green build before anything is booted",
+        remedy=f"the whole output: {part.log}",
+        reproducer=part.reproducer,
+    )
+
+
+def check_modules(files: Sequence[Path], image: KernelImage) -> None:
+    """Refuse what the kernel would refuse, in better words: no ELF, or another kernel's module."""
+    for file in files:
+        info = read_module(file)
+        if info.release != image.release:
+            raise WorkFailed(
+                f"{file.name} was built for Linux {info.release}, the kernel is {image.release}",
+                expected=f"vermagic {image.release}",
+                remedy=f"build it against this kernel: kdrv build {file.parent}",
+            )
+
+
+def stage(base: Path, target: Path, modules: Sequence[Path], scripts: Sequence[Path]) -> Path:
+    """Write the initramfs: the base archive with modules and shell tests behind it."""
+    archive = Archive().directory(MODULES).directory(TESTS)
+    for module in modules:
+        archive.file(f"{MODULES}/{module.name}", module.read_bytes())
+    for script in scripts:
+        archive.file(f"{TESTS}/{script.name}", script.read_bytes(), 0o755)
+    target.write_bytes(base.read_bytes() + archive.pack())
+    return target
+
+
+def boot_spec(
+    request: TestRequest,
+    image: KernelImage,
+    initramfs: Path,
+    project: Project | None = None,
+    devices: tuple[DeviceSpec, ...] = (),
+) -> BootSpec:
+    """How to boot a kernel: a project's machine, or one with the given ``devices``."""
+    watch = (*WATCH, *(WATCH_DEBUG if request.debug else ()))
+    if project is None:
+        return BootSpec(image, initramfs, devices, cpus=2, cmdline=watch)
+    machine = project.machine
+    return BootSpec(
+        image,
+        initramfs,
+        devices=tuple(DeviceSpec(d.kind, d.options) for d in machine.devices()),
+        memory_mib=machine.memory * (2 if request.debug else 1),
+        cpus=machine.cpus,
+        cmdline=(*watch, *machine.cmdline),
+    )
+
+
+def _build_request(request: TestRequest, project: Project) -> BuildRequest:
+    return BuildRequest(
+        kernel=request.kernel,
+        toolchain=request.toolchain,
+        arch=request.arch,
+        debug=request.debug,
+        base=request.base,
+        fragments=request.fragments,
+    ).for_project(project)
+
+
+def _driver_modules(
+    project: Project, result: LaneBuild, image: KernelImage, bench: Workbench
+) -> list[Path]:
+    """The .ko files to stage, the driver's own last; none for a driver that is built in."""
+    driver = project.driver
+    if driver.builtin:
+        return []
+    required = [built_module(image.build, name) for name in driver.requires]
+    if result.module is None:
+        return [*required, built_module(image.build, driver.module)]
+    names = {name: path for path in result.module.modules if (name := module_name(path))}
+    own = names.pop(driver.module, None)
+    if own is None:
+        raise UsageError(
+            f"{project.module_dir} builds no module named {driver.module}",
+            expected=f"driver.module in kdrv.toml to be one of: {', '.join(names) or 'none'}",
+        )
+    return [*required, *names.values(), own]
+
+
+def module_name(path: Path) -> str:
+    """The name in /proc/modules of a .ko file."""
+    return path.stem.replace("-", "_")
+
+
+def _scripts(project: Project) -> list[Path]:
+    return [
+        s for folder in project.test.paths for s in sorted((project.root / folder).glob("*.sh"))
+    ]

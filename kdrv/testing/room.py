@@ -1,0 +1,176 @@
+"""The machine that tests share: booted when first needed, thrown away once it is tainted."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kdrv.core.errors import WorkFailed
+from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
+from kdrv.guest.session import Guest
+from kdrv.machine.contract import BootSpec, Machine, MachineEnded, World
+from kdrv.machine.reports import Report, judge
+from kdrv.machine.verdict import Observed, Verdict, verdict_of
+
+BOOT_DEADLINE = 60.0
+EARLY_DEADLINE = 20.0
+LAST_CHANCE = 2.0
+SETTLE_SECONDS = 1.0
+"""How long the kernel gets to finish printing a report after it was seen to begin."""
+
+
+class Condemned(WorkFailed):
+    """The kernel said, or the machine showed, that something went wrong; see ``verdict``."""
+
+    def __init__(self, verdict: Verdict, error: Exception | None, reproducer: str) -> None:
+        detail = verdict.cause.lines if verdict.cause else getattr(error, "detail", ())
+        super().__init__(verdict.sentence, detail=detail, reproducer=reproducer)
+        self.verdict = verdict
+
+
+@dataclass
+class _Running:
+    machine: Machine
+    guest: Guest
+    stack: contextlib.ExitStack
+    judged: int
+    """Console lines already judged."""
+    baseline: tuple[str, ...]
+    """What the kernel printed before any driver was loaded."""
+
+
+class Room:
+    """Boots machines from one :class:`BootSpec` and watches over what happens in them."""
+
+    def __init__(
+        self, world: World, spec: BootSpec, *, deadline: float = BOOT_DEADLINE, reproducer: str = ""
+    ) -> None:
+        self.world = world
+        self.spec = spec
+        self.boots = 0
+        self.boot_seconds = 0.0
+        self._deadline = deadline
+        self._reproducer = reproducer
+        self._running: _Running | None = None
+        self._last_console: tuple[str, ...] = ()
+
+    @property
+    def guest(self) -> Guest:
+        """The guest of the present machine, booted now if there is none."""
+        return self._present().guest
+
+    @property
+    def machine(self) -> Machine:
+        """The present machine, booted now if there is none."""
+        return self._present().machine
+
+    @property
+    def running(self) -> bool:
+        """Whether a machine is there now."""
+        return self._running is not None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Judge what the kernel says during the block.
+
+        Raises :class:`Condemned` when it reports anything, falls silent, or ends; the machine is
+        then given up, and the next use boots a fresh one. An assertion that fails while the kernel
+        is healthy passes through.
+        """
+        try:
+            yield
+        except (GuestGone, GuestSilent, GuestCallDied, MachineEnded) as error:
+            raise self._condemned(self._news(), error) from error
+        except Exception:
+            if reports := self._news():
+                raise self._condemned(reports) from None
+            raise
+        if reports := self._news():
+            raise self._condemned(reports)
+
+    def discard(self) -> None:
+        """End the present machine; the next use boots another."""
+        running, self._running = self._running, None
+        if running:
+            self._last_console = running.machine.console.since()
+            running.stack.close()
+
+    def console(self) -> tuple[str, ...]:
+        """All lines of the machine's console: the present one's, or else the last one's."""
+        return self._running.machine.console.since() if self._running else self._last_console
+
+    def _present(self) -> _Running:
+        if self._running is None:
+            self._running = self._boot()
+        return self._running
+
+    def _boot(self) -> _Running:
+        began = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            machine = stack.enter_context(self.world.boot(self.spec))
+            self.boots += 1
+            try:
+                # A kernel that has said nothing by now died before its console, unless it has
+                # none and the agent is there.
+                spoke = machine.console.wait_for("", min(EARLY_DEADLINE, self._deadline))
+                left = self._deadline if spoke else LAST_CHANCE
+                guest = Guest.of(machine, boot_timeout=left)
+            except (GuestGone, GuestSilent) as error:
+                lines = machine.console.since()
+                self._last_console = lines
+                seen = _observed(error, lines, booting=True)
+                verdict = verdict_of(judge(lines), seen)
+                raise Condemned(verdict, error, self._reproducer) from error
+            self.boot_seconds += time.monotonic() - began
+            lines = machine.console.since()
+            return _Running(machine, guest, stack.pop_all(), len(lines), lines)
+        raise AssertionError("unreachable")
+
+    def _news(self) -> tuple[Report, ...]:
+        """Reports the kernel printed since the last look, complete ones if it still prints."""
+        running = self._running
+        if running is None:
+            return ()
+        console = running.machine.console
+        lines = console.since(running.judged)
+        if not judge(lines, running.baseline):
+            running.judged = max(running.judged, console.mark())
+            return ()
+        until = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < until and time.monotonic() - console.last_byte_at < 0.2:
+            time.sleep(0.05)
+        reports = judge(console.since(running.judged), running.baseline)
+        running.judged = console.mark()
+        return reports
+
+    def _condemned(self, reports: tuple[Report, ...], error: Exception | None = None) -> Condemned:
+        """Give the machine up and say why."""
+        lines = self.console()
+        self.discard()
+        verdict = verdict_of(reports, _observed(error, lines))
+        return Condemned(verdict, error, self._reproducer)
+
+
+def _observed(
+    error: Exception | None, lines: tuple[str, ...], *, booting: bool = False
+) -> Observed:
+    """What the host saw, from the error that a call into the guest raised."""
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    if isinstance(error, GuestSilent):
+        return Observed(
+            printed=bool(last),
+            agent_ready=not booting,
+            silent_for=error.seconds,
+            doing=error.what,
+            last_line=last,
+        )
+    if isinstance(error, GuestGone):
+        cause = error.__cause__
+        ended = cause if isinstance(cause, MachineEnded) else MachineEnded(error.reason, 0)
+        return Observed(ended=ended, doing=error.what, last_line=last)
+    if isinstance(error, MachineEnded):
+        return Observed(ended=error, last_line=last)
+    return Observed(failure=str(error) if error else "", last_line=last)

@@ -1,0 +1,201 @@
+"""What a driver must take along when it goes: interrupts, regions, nodes, memory.
+
+Two looks at the guest, one before the driver is loaded and one after it was unloaded; what is in
+the second only was left behind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kdrv.guest.session import Guest
+from kdrv.kernel.modinfo import CodeSection
+
+SLAB = "/sys/kernel/debug/slab"
+SLABINFO = "/proc/slabinfo"
+TRACKED = "kmalloc-"
+LEAKED = "memory leaked: "
+"""How a finding about memory begins; others are certain at once, these need a second look."""
+DROP_CACHES = "/proc/sys/vm/drop_caches"
+_INTERRUPT = re.compile(r"^\s*(\d+):(?:\s+\d+)+\s+(.*)$")
+_NAMELESS = re.compile(r"(?<!\S)0x([0-9a-f]+)(?:/0x[0-9a-f]+)?(?!\S)")
+_PATIENCE = 8
+_PAUSE = 0.25
+
+Places = Counter[tuple[str, tuple[int, ...]]]
+"""How many live objects of a slab cache were allocated through which nameless addresses."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Where a module's sections of code lie (address of each), and what is in them."""
+
+    module: str
+    sections: tuple[tuple[int, CodeSection], ...]
+
+    def __contains__(self, address: int) -> bool:
+        return bool(self._name(address))
+
+    def culprit(self, stack: Sequence[int]) -> str:
+        """The function of a stack to name: the innermost of the driver's own source.
+
+        Functions of Rust's kernel crate are compiled into the module, too, and are not to blame.
+        """
+        names = [self._name(address) for address in stack if address in self]
+        own = [name for name in names if f"{self.module}::" in name.split("::<")[0]]
+        return (own or names)[0]
+
+    def _name(self, address: int) -> str:
+        for start, section in self.sections:
+            if start <= address < start + section.size:
+                offset = address - start
+                known = [name for at, name in section.functions if at <= offset]
+                return known[-1] if known else f"{self.module}+{offset:#x}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Traces:
+    """One look at the guest."""
+
+    interrupts: frozenset[str]
+    regions: frozenset[str]
+    devices: frozenset[str]
+    modules: frozenset[str]
+    slabs: Mapping[str, int]
+    """Live objects of each slab cache whose allocations are tracked."""
+
+    def left_since(self, before: Traces) -> tuple[str, ...]:
+        """What but memory is here and was not there ``before``, in words."""
+        words = []
+        for title, now, then in (
+            ("interrupt handler still registered", self.interrupts, before.interrupts),
+            ("memory region still claimed", self.regions, before.regions),
+            ("device node still there", self.devices, before.devices),
+            ("module still loaded", self.modules, before.modules),
+        ):
+            words += [f"{title}: {x}" for x in sorted(now - then)]
+        return tuple(words)
+
+
+def look(guest: Guest) -> Traces:
+    """Look at the guest now."""
+    return Traces(
+        interrupts=frozenset(_interrupts(guest.read_text("/proc/interrupts"))),
+        regions=frozenset(line.strip() for line in guest.read_text("/proc/iomem").splitlines()),
+        devices=frozenset(f"/dev/{name}" for name in guest.listdir("/dev")),
+        modules=frozenset(module.name for module in guest.modules()),
+        slabs=_slabs(guest.read_text(SLABINFO)) if guest.exists(SLABINFO) else {},
+    )
+
+
+@dataclass
+class Inventory:
+    """What was there before a driver came; asks what it left when it is gone.
+
+    ``known`` are places of memory that earlier drivers left in this machine: a new module may be
+    loaded at the address of an old one.
+    """
+
+    guest: Guest
+    known: Places
+    before: Traces
+
+    @classmethod
+    def take(cls, guest: Guest, known: Places) -> Inventory:
+        """Look at the guest now."""
+        return cls(guest, known, look(guest))
+
+    def left_behind(self, code: Code | None) -> tuple[str, ...]:
+        """What is left, given the time the kernel may take to let go.
+
+        Memory freed by RCU is kept for up to five seconds (mm/slab_common.c: KFREE_DRAIN_JIFFIES)
+        unless the kernel needs it, so it is told that it does.
+        """
+        guest = self.guest
+        left = self._left(code)
+        for _ in range(_PATIENCE):
+            if not left:
+                break
+            if guest.exists(DROP_CACHES):
+                guest.write_text(DROP_CACHES, "4")  # no message on the console (fs/drop_caches.c)
+                guest.write_text(DROP_CACHES, "2")
+            guest.sleep(_PAUSE)
+            left = self._left(code)
+        return left
+
+    def _left(self, code: Code | None) -> tuple[str, ...]:
+        now = look(self.guest)
+        words = now.left_since(self.before)
+        grown = [
+            name for name, count in now.slabs.items() if count > self.before.slabs.get(name, 0)
+        ]
+        lost: Counter[str] = Counter()
+        places = _places(self.guest, grown) if code else Counter()
+        for (cache, stack), count in (places - self.known).items():
+            if code and any(address in code for address in stack):
+                lost[f"allocated by {code.culprit(stack)} ({cache})"] += count
+        memory = [
+            f"{LEAKED}{count} object{'s' * (count > 1)} {what}"
+            for what, count in sorted(lost.items())
+        ]
+        return (*words, *memory)
+
+    def remember(self) -> None:
+        """Count what is there now as known, so that it is told once."""
+        grown = list(look(self.guest).slabs)
+        self.known |= _places(self.guest, grown)
+
+
+def code_of(guest: Guest, module: str, sections: Sequence[CodeSection]) -> Code:
+    """Where a loaded module's code lies, as far as the kernel tells (CONFIG_KALLSYMS)."""
+    folder = f"/sys/module/{module}/sections"
+    names = set(guest.listdir(folder)) if guest.exists(folder) else set()
+    return Code(
+        module,
+        tuple(
+            (int(guest.read_text(f"{folder}/{section.name}"), 16), section)
+            for section in sections
+            if section.name in names
+        ),
+    )
+
+
+def _interrupts(text: str) -> list[str]:
+    matches = (_INTERRUPT.match(line) for line in text.splitlines())
+    return [f"{m[1]} {' '.join(m[2].split())}" for m in matches if m]
+
+
+def _slabs(text: str) -> dict[str, int]:
+    """``active_objs`` of /proc/slabinfo, exact for caches that are being debugged (mm/slub.c)."""
+    rows = (line.split() for line in text.splitlines()[2:])
+    return {row[0]: int(row[1]) for row in rows if row and row[0].startswith(TRACKED)}
+
+
+def _places(guest: Guest, caches: Sequence[str]) -> Places:
+    """Where live objects were allocated whose stack has an address without a name.
+
+    ``alloc_traces`` (mm/slub.c: slab_debugfs_show) is a line "count caller …" followed by the
+    indented stack. Addresses without names are those of modules that are gone.
+    """
+    found: Places = Counter()
+    for cache in caches:
+        path = f"{SLAB}/{cache}/alloc_traces"
+        count, stack = 0, list[int]()
+        for line in guest.read_text(path).splitlines() if guest.exists(path) else ():
+            first = line.split(maxsplit=1)[0] if line.strip() else ""
+            if first.isdigit():
+                _count(found, cache, stack, count)
+                count, stack = int(first), []
+            if match := _NAMELESS.search(line):
+                stack.append(int(match[1], 16))
+        _count(found, cache, stack, count)
+    return found
+
+
+def _count(found: Places, cache: str, stack: list[int], count: int) -> None:
+    if stack:
+        found[cache, tuple(stack)] += count
