@@ -1,0 +1,1 @@
+"""Speed, as ratios between two things measured in turn in one run."""

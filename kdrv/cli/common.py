@@ -1,0 +1,162 @@
+"""What the commands share: the edge where errors become exit codes, options, the context."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from kdrv.core.context import Context
+from kdrv.core.errors import EXIT_ENVIRONMENT, KdrvError, SetupError
+
+F = TypeVar("F", bound=Callable[..., Any])
+EXIT_INTERRUPTED = 130
+
+
+def run_guarded(command: click.Command) -> NoReturn:
+    """Run the command line; every expected error leaves as a sentence and an exit code."""
+    # A terminated kdrv cleans up like an interrupted one.
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    try:
+        command.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        _interrupted()
+    except KeyboardInterrupt:
+        _interrupted()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_ENVIRONMENT)
+    except KdrvError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output left (kdrv … | head): nothing is wrong, nobody listens.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ENVIRONMENT)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        show_error(_disk_error(error))
+        sys.exit(EXIT_ENVIRONMENT)
+    sys.exit(0)
+
+
+def _disk_error(error: OSError) -> SetupError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return SetupError(
+        f"cannot write {error.filename or 'a file'}: {error.strerror}",
+        expected="free disk space" if full else "permission to write there",
+        remedy="kdrv cache prune, or set XDG_CACHE_HOME to a larger disk"
+        if full
+        else "set XDG_CACHE_HOME to a directory of your own",
+    )
+
+
+def _interrupted() -> NoReturn:
+    click.echo("kdrv: interrupted; nothing was left half-done", err=True)
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def show_error(error: KdrvError) -> None:
+    """Print an error to stderr: the sentence, what was expected, the remedy, the reproducer."""
+    lines = [f"{click.style('kdrv:', fg='red', bold=True)} {error.message}"]
+    lines += [f"  | {line}" for line in error.detail]
+    for word, text in (
+        ("expected", error.expected),
+        ("remedy", error.remedy),
+        ("reproduce", error.reproducer),
+    ):
+        if text:
+            lines.append(f"  {click.style(word + ':', bold=True)} {text}")
+    click.echo("\n".join(lines), err=True)
+
+
+@contextmanager
+def session(jobs: int | None = None, quiet: bool = False) -> Iterator[Context]:
+    """A context whose events show on stderr: a live display on a terminal, else plain lines."""
+    ctx = Context(jobs=jobs) if jobs else Context()
+    with contextlib.ExitStack() as stack:
+        if not quiet:
+            from kdrv.report.progress import watch
+
+            stack.enter_context(watch(ctx.events, live=sys.stderr.isatty()))
+        yield ctx
+
+
+def print_json(value: object) -> None:
+    """Print a typed result as JSON on stdout."""
+    from kdrv.report.data import to_data
+
+    click.echo(json.dumps(to_data(value), indent=2, sort_keys=True))
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in reading order."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+jobs_option = click.option(
+    "-j", "--jobs", type=click.IntRange(1), help="Processes at once.  [default: processors]"
+)
+kernel_option = click.option(
+    "--kernel",
+    metavar="DIR|SERIES|latest",
+    help="A kernel tree, or a series whose package is used.  [default: the proven one]",
+)
+toolchain_option = click.option(
+    "--toolchain",
+    type=click.Choice(["auto", "debian", "host"]),
+    default="auto",
+    show_default=True,
+    help="Where compilers and QEMU come from.",
+)
+lane_options = options(
+    click.option(
+        "--arch",
+        type=click.Choice(["x86_64", "arm64", "um"]),
+        default="x86_64",
+        show_default=True,
+        help="The architecture.",
+    ),
+    click.option(
+        "--config",
+        "base",
+        metavar="FILE|defconfig|tiny",
+        default="tiny",
+        show_default=True,
+        help="What the configuration starts from.",
+    ),
+    click.option(
+        "--fragment",
+        "fragments",
+        metavar="FILE",
+        multiple=True,
+        help="Lines put on top of the configuration; may be repeated.",
+    ),
+    click.option("--debug", is_flag=True, help="Add lockdep, KASAN, kmemleak, DMA debug and more."),
+)
+
+
+@contextmanager
+def scratch_directory() -> Iterator[str]:
+    """A directory that is gone afterwards, short enough for UNIX sockets below it."""
+    with tempfile.TemporaryDirectory(prefix="kdrv-", dir="/tmp") as path:
+        yield path

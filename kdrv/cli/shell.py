@@ -1,0 +1,73 @@
+"""``kdrv shell``: the machine of a test, with its console in your hands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from kdrv.cli.common import (
+    jobs_option,
+    kernel_option,
+    lane_options,
+    scratch_directory,
+    session,
+    toolchain_option,
+)
+from kdrv.core.errors import UsageError
+
+
+@click.command()
+@click.argument("path", required=False)
+@kernel_option
+@toolchain_option
+@lane_options
+@jobs_option
+def shell(
+    path: str | None,
+    kernel: str | None,
+    toolchain: str,
+    arch: str,
+    base: str,
+    fragments: tuple[str, ...],
+    debug: bool,
+    jobs: int | None,
+) -> None:
+    """Boot the machine of the project at PATH (default: here) and hand over its console.
+
+    The driver's modules are in /kdrv/modules. Ctrl-] leaves; so does leaving the guest's shell.
+    """
+    from kdrv.core.project import find_project, load_project
+    from kdrv.kernel.arch import Arch
+    from kdrv.qemu.shell import SHELL, interact, require_terminal
+    from kdrv.qemu.world import QemuWorld
+    from kdrv.testing.prepare import MODULES, TestRequest, prepare_project
+
+    require_terminal()
+    root = find_project(Path(path or "."))
+    if root is None:
+        raise UsageError(
+            f"{path or 'this directory'} is not a driver's project",
+            expected="a directory with a kdrv.toml, here or above",
+            remedy="kdrv new NAME",
+        )
+    request = TestRequest(
+        load_project(root),
+        "qemu",
+        kernel=kernel,
+        toolchain=toolchain,
+        arch=Arch(arch),
+        debug=debug,
+        base=base,
+        fragments=tuple(Path(name) for name in fragments),
+    )
+    with scratch_directory() as scratch:
+        with session(jobs) as ctx:
+            prepared = prepare_project(ctx, request, Path(scratch))
+        spec = replace(prepared.spec, cmdline=(*prepared.spec.cmdline, SHELL))
+        click.echo(f"kdrv: modules are in {MODULES}; Ctrl-] leaves", err=True)
+        with session(jobs, quiet=True) as ctx:
+            world = QemuWorld(prepared.bench.toolchain, ctx)
+            with world.boot(spec) as machine:
+                interact(machine)

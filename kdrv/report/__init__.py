@@ -1,0 +1,1 @@
+"""Views over events and results: terminal, JSON, SARIF. Nothing here decides anything."""

@@ -1,0 +1,142 @@
+"""Results for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from kdrv.build.api import LaneBuild
+from kdrv.build.checks import CheckResult, Outcome
+from kdrv.build.diagnostics import Diagnostic, Level, by_file
+from kdrv.build.result import KernelBuild
+from kdrv.core.show import duration
+from kdrv.testing.demo import Demo
+from kdrv.testing.run import TestRun
+from kdrv.testing.smoke import Smoke
+
+GREEN = "green"
+RED = "red"
+SHOWN = 20
+_COLOURS = {Level.ERROR: RED, Level.WARNING: "yellow", Level.NOTE: "cyan"}
+
+
+def show_builds(builds: Sequence[LaneBuild]) -> None:
+    """Each lane: its state, what was said, why symbols are missing, how to see it again."""
+    for build in builds:
+        _kernel(build.kernel)
+        if build.module:
+            module = build.module
+            _line(module.ok, f"module {module.directory.name}, lane {module.lane}", module.seconds)
+            _diagnostics(module.diagnostics)
+            for path in module.modules:
+                click.echo(f"    {path}")
+            if not module.ok:
+                _again(module.reproducer, str(module.log))
+        for check in build.checks:
+            _check(check)
+
+
+def show_run(run: TestRun) -> None:
+    """What pytest's own summary does not say."""
+    kernel = run.kernel
+    counts = {
+        outcome: sum(case.outcome == outcome for case in run.cases)
+        for outcome in ("passed", "failed", "skipped")
+    }
+    words = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    times = "once" if run.boots == 1 else f"{run.boots} times"
+    click.echo(
+        f"{_mark(run.ok)} {words} on Linux {kernel.version}, lane {run.lane}, in {run.world}"
+        f" (booted {times}, {duration(run.boot_seconds)}; in all {duration(run.seconds)})"
+    )
+    for case in run.cases:
+        if case.outcome == "failed":
+            what = f": {case.verdict} [{case.fingerprint}]" if case.verdict else ""
+            click.echo(f"  {click.style('failed', fg=RED)} {case.name}{what}")
+            click.echo(f"    reproduce: {case.reproducer}")
+
+
+def show_smoke(smoke: Smoke) -> None:
+    """The lanes' proofs, one a line."""
+    for lane in smoke.lanes:
+        click.echo(f"Linux {lane.kernel.version}, lane {lane.lane}")
+        for proof in lane.proofs:
+            _line(
+                proof.ok,
+                f"{proof.name}{f' ({proof.detail})' if proof.detail else ''}",
+                proof.seconds,
+            )
+    if not smoke.ok:
+        click.echo(f"  reproduce: {smoke.reproducer}")
+
+
+def show_demo(demo: Demo) -> None:
+    """The table of what was proven."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="What was proven", title_justify="left", box=None, pad_edge=False)
+    for column, side in (("", "left"), ("step", "left"), ("seen", "left"), ("time", "right")):
+        table.add_column(column, justify=side)  # type: ignore[arg-type]
+    for step in demo.steps:
+        mark = "[green]ok[/]" if step.ok else "[red]FAILED[/]"
+        table.add_row(mark, step.what, step.seen, duration(step.seconds))
+    table.add_row("", "all", "", duration(demo.seconds))
+    Console(highlight=False).print(table)
+    click.echo(f"The driver is yours to read: {demo.project}")
+
+
+def _kernel(kernel: KernelBuild) -> None:
+    state = "built before" if kernel.cached else f"{kernel.objects} targets"
+    label = f"Linux {kernel.version} {kernel.arch}, lane {kernel.lane} ({state})"
+    _line(kernel.ok, label, kernel.seconds)
+    for explanation in kernel.missing:
+        click.echo(f"    {explanation.summary}")
+        click.echo(f"      {click.style('change:', bold=True)} {explanation.change}")
+    _diagnostics(kernel.diagnostics)
+    if kernel.ok and kernel.image:
+        click.echo(f"    {kernel.image.image}")
+    if not kernel.ok:
+        _again(kernel.reproducer, str(kernel.log))
+
+
+def _check(check: CheckResult) -> None:
+    if check.outcome is Outcome.SKIP:
+        click.echo(f"{click.style('skip  ', fg='yellow')} {check.name}: {check.reason}")
+        return
+    _line(check.outcome is Outcome.PASS, f"check {check.name}", check.seconds)
+    _diagnostics(check.diagnostics)
+    if check.outcome is Outcome.FAIL:
+        click.echo(f"    reproduce: {check.reproducer}")
+
+
+def _diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
+    """Grouped by file and tool, errors first; a note of how many were left out."""
+    shown = 0
+    for file, tools in by_file(diagnostics).items():
+        if shown >= SHOWN:
+            break
+        click.echo(f"    {click.style(file or '(no file)', bold=True)}")
+        for tool, records in tools.items():
+            for record in records[: SHOWN - shown]:
+                shown += 1
+                place = ":".join(str(n) for n in (record.line, record.column) if n)
+                code = f" [{record.code}]" if record.code else ""
+                level = click.style(record.level, fg=_COLOURS[record.level])
+                click.echo(f"      {place:<8} {level} {record.message}{code}  ({tool})")
+    if len(diagnostics) > shown:
+        click.echo(f"    and {len(diagnostics) - shown} more (--json shows all)")
+
+
+def _again(reproducer: str, log: str) -> None:
+    click.echo(f"    reproduce: {reproducer}")
+    click.echo(f"    log: {log}")
+
+
+def _line(ok: bool, text: str, seconds: float) -> None:
+    click.echo(f"{_mark(ok)} {text}  {click.style(duration(seconds), dim=True)}")
+
+
+def _mark(ok: bool) -> str:
+    return click.style("ok    ", fg=GREEN) if ok else click.style("FAILED", fg=RED, bold=True)
