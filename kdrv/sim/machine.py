@@ -1,0 +1,195 @@
+"""A machine in the simulator: its processes, console, channel, devices and history."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kdrv.core.process import Command
+from kdrv.devices.errors import DeviceFault
+from kdrv.devices.model import Device
+from kdrv.machine.console import Console
+from kdrv.machine.contract import MachineEnded
+from kdrv.sim.engine import Ended, Engine, Rebooted, Stalled
+from kdrv.sim.faults import Schedule
+from kdrv.sim.port import Port
+from kdrv.sim.trace import Trace, history_hash
+from kdrv.sim.wire import ProtocolError
+
+EXIT_DEADLINE = 3.0
+KILLED = -9
+
+
+class SimMachine:
+    """See :class:`kdrv.machine.contract.Machine`; times are virtual.
+
+    ``devices`` are the models by name, to be inspected at any time; ``trace`` is everything that
+    went over their buses; ``schedule.fired`` is every fault that was injected; ``fault`` is the
+    :class:`DeviceFault` that ended the run, if one did.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        child: subprocess.Popen[bytes],
+        output: Path,
+        console: Console,
+        port: Port,
+        devices: Mapping[str, Device],
+        trace: Trace,
+        schedule: Schedule,
+    ) -> None:
+        self.console = console
+        self.devices = devices
+        self.trace = trace
+        self.schedule = schedule
+        self.fault: DeviceFault | None = None
+        self.line_times: list[int] = []
+        """For every line of the console: the virtual time, in nanoseconds, at which it was seen."""
+        self._command = command
+        self._child = child
+        self._output = output.open("rb")
+        self._port = port
+        self._engine: Engine | None = None
+        self._end: MachineEnded | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Take the loop that runs this machine; called once, by the world."""
+        self._engine = engine
+
+    def close(self) -> None:
+        """Kill the kernel and read the rest of its console."""
+        self._kill()
+        self.watch()
+        self.console.finish()
+        self._output.close()
+
+    @property
+    def engine(self) -> Engine:
+        """The loop that runs this machine."""
+        assert self._engine is not None
+        return self._engine
+
+    @property
+    def channel(self) -> SimMachine:
+        """The way to the agent: the machine itself."""
+        return self
+
+    @property
+    def now(self) -> int:
+        """Virtual time in nanoseconds."""
+        return self.engine.clock.now
+
+    def clock(self) -> float:
+        """Virtual time in seconds: what timeouts are to be counted by."""
+        return self.now / 1e9
+
+    @property
+    def alive(self) -> bool:
+        """See :class:`~kdrv.machine.contract.Machine`."""
+        return self._end is None and self._child.poll() is None
+
+    def describe(self) -> str:
+        """See :class:`~kdrv.machine.contract.Machine`.
+
+        Pasted into a shell the kernel would wait for its calendar: the line is for reading.
+        """
+        return self._command.shell()
+
+    def history(self) -> str:
+        """One hash over the console and the device trace so far."""
+        return history_hash(self.console.since(), self.trace)
+
+    def watch(self) -> None:
+        """Take over what the kernel has printed; called whenever it stands still."""
+        data = self._output.read()
+        if data:
+            before = self.console.mark()
+            self.console.feed(data)
+            self.line_times += [self.now] * (self.console.mark() - before)
+
+    # --- Channel
+
+    def send(self, data: bytes) -> None:
+        """See :class:`~kdrv.machine.contract.Channel`."""
+        if self._end:
+            raise self._end
+        self._port.send(data)
+
+    def receive(self, timeout: float) -> bytes:
+        """See :class:`~kdrv.machine.contract.Channel`; ``timeout`` is in virtual seconds.
+
+        Raises also :class:`DeviceFault`, once, when a device model ended the run.
+        """
+        if not self._port.received:
+            self.run(lambda: bool(self._port.received), timeout)
+        data = bytes(self._port.received)
+        self._port.received.clear()
+        return data
+
+    def run(self, until: Callable[[], bool], timeout: float) -> bool:
+        """Let virtual time pass until ``until()``, at most ``timeout`` seconds; false then.
+
+        Raises :class:`MachineEnded`, or :class:`DeviceFault`.
+        """
+        if self._end:
+            raise self._end
+        over: list[bool] = []
+        alarm = self.engine.clock.after(round(timeout * 1e9), lambda: over.append(True))
+        try:
+            self.engine.run(lambda: bool(over) or until(), lambda: self._child.poll() is not None)
+        except Ended:
+            raise self._finish() from None
+        except Rebooted:
+            raise self._break("the guest reset the machine") from None
+        except Stalled as stall:
+            raise self._break(f"stalled: {stall}") from None
+        except ProtocolError as error:
+            self._break(str(error))
+            raise
+        except DeviceFault as fault:
+            self.fault = fault
+            self._break(f"device fault: {fault.message}")
+            raise
+        finally:
+            alarm.cancel()
+            self.watch()
+        return not over or until()
+
+    def _finish(self) -> MachineEnded:
+        """The kernel has let go of the calendar: how did its process end?"""
+        self.watch()
+        try:
+            status = self._child.wait(EXIT_DEADLINE)
+        except subprocess.TimeoutExpired:
+            return self._break("the kernel let go of its clock and did not exit")
+        # The sandbox turns death by signal N into status 128 + N, as a shell does.
+        status = 128 - status if status > 128 else status
+        if status == 0:
+            reason = "the guest powered off"
+        elif status < 0:
+            reason = f"the kernel died of {signal.Signals(-status).name}"
+        else:
+            reason = f"the kernel exited with status {status}"
+        self._end = MachineEnded(reason, status)
+        return self._end
+
+    def _break(self, reason: str) -> MachineEnded:
+        self._kill()
+        self._end = MachineEnded(reason, KILLED)
+        return self._end
+
+    def _kill(self) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+
+    def diagnose(self) -> tuple[str, ...]:
+        """See :class:`~kdrv.machine.contract.Machine`."""
+        engine = self.engine
+        doing = "waits for time to pass" if engine.calendar.waiting else "runs"
+        lines = [f"virtual time {self.now / 1e9:.9f} s; the kernel {doing}"]
+        lines += [f"last on the bus: {record}" for record in self.trace.since(len(self.trace) - 5)]
+        return tuple(lines)

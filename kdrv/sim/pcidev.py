@@ -1,0 +1,132 @@
+"""A PCI device model behind ``virtio_pcidev``: messages to accesses, interrupts to messages.
+
+Source: Linux ``arch/um/drivers/virtio_pcidev.c``, ``include/uapi/linux/virtio_pcidev.h``. What
+the kernel's side cannot do is said here too: ``memset_io`` arrives as a write to config space
+(:meth:`PciTransport._write_config` tells them apart, except 1, 2, 4 or 8 bytes at the start of
+BAR 0), and nothing in ``arch/um`` handles the interrupt pin.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from kdrv.devices.clock import Clock
+from kdrv.devices.pci import PciDevice
+from kdrv.sim.attachment import WIDTHS, Attachment
+from kdrv.sim.faults import Schedule
+from kdrv.sim.memory import Chain, gather, scatter
+from kdrv.sim.trace import ConfigAccess, Interrupt, Trace
+from kdrv.sim.vhost import Backend, VhostServer
+from kdrv.sim.wire import PCI_MESSAGE, PciOp, ProtocolError
+
+VIRTIO_ID = 1234
+"""The virtio device id, as um.config's CONFIG_UML_PCI_OVER_VIRTIO_DEVICE_ID says."""
+COMMANDS, INTERRUPTS = 0, 1
+Connect = Callable[[Backend], VhostServer]
+
+
+def perform(server: VhostServer, chain: Chain, handle: Callable[..., bytes]) -> int:
+    """Carry out one request by ``handle(operation, bar, address, size, data)``.
+
+    Gives the number of bytes written into the request: what ``handle`` answered.
+    """
+    assert server.memory
+    request = gather(server.memory, chain)
+    operation, bar, _, size, address = PCI_MESSAGE.unpack_from(request)
+    if operation not in list(PciOp):
+        raise ProtocolError(f"the kernel sent virtio-pcidev operation {operation}")
+    answer = handle(PciOp(operation), bar, address, size, request[PCI_MESSAGE.size :])
+    return scatter(server.memory, chain, answer)
+
+
+class PciTransport:
+    """Carries the accesses to one model, and its interrupts."""
+
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        trace: Trace,
+        schedule: Schedule,
+        make: Callable[[Attachment[PciDevice]], PciDevice],
+        connect: Connect,
+    ) -> None:
+        self.server = connect(self)
+        self._interrupts: deque[int] = deque()
+        self.device = Attachment(name, clock, trace, schedule, self.server, make, self._deliver)
+
+    @property
+    def model(self) -> PciDevice:
+        """The device's model."""
+        return self.device.model
+
+    # --- interrupts
+
+    def _deliver(self, vector: int) -> None:
+        if not self.model.may_signal():
+            self.device.note("interrupt dropped", {"vector": vector})
+            return
+        self._interrupts.append(vector)
+        self._drain_interrupts()
+
+    def _drain_interrupts(self) -> None:
+        """Hand over interrupts as long as the kernel has buffers for them."""
+        device, memory, delivered = self.device, self.server.memory, False
+        while self._interrupts and memory and (chain := self.server.pop(INTERRUPTS)):
+            vector = self._interrupts.popleft()
+            _, data = self.model.msi_message(vector)
+            payload = data.to_bytes(4, "little")
+            message = PCI_MESSAGE.pack(PciOp.MSI, 0, 0, len(payload), 0) + payload
+            self.server.push(INTERRUPTS, chain, scatter(memory, chain, message))
+            device.trace.add(Interrupt(device.now, device.name, vector))
+            delivered = True
+        if delivered:
+            self.server.call(INTERRUPTS)
+
+    # --- accesses
+
+    def kicked(self, queue: int) -> None:
+        """See :class:`~kdrv.sim.vhost.Backend`."""
+        if queue == INTERRUPTS:
+            if self._interrupts:
+                self.device.clock.after(0, self._drain_interrupts)
+            return
+        while chain := self.server.pop(COMMANDS):
+            self.server.push(COMMANDS, chain, perform(self.server, chain, self._handle))
+
+    def _handle(self, operation: PciOp, bar: int, address: int, size: int, data: bytes) -> bytes:
+        match operation:
+            case PciOp.CFG_READ:
+                return self._read_config(address, size)
+            case PciOp.CFG_WRITE:
+                self._write_config(bar, address, size, data)
+            case PciOp.MMIO_READ:
+                return self.device.read(bar, address, size)
+            case PciOp.MMIO_WRITE:
+                self.device.write(bar, address, data[:size])
+            case PciOp.MMIO_MEMSET:
+                self.device.write(bar, address, data[:1] * size)
+            case _:
+                raise ProtocolError(f"the kernel sent virtio-pcidev operation {operation.name}")
+        return b""
+
+    def _read_config(self, offset: int, width: int) -> bytes:
+        device = self.device
+        doing = f"{width}-byte read of config space at {offset:#x}"
+        value = device.guard(doing, lambda: self.model.config.read(offset, width))
+        if device.bus.gone:
+            value = (1 << 8 * width) - 1
+        device.trace.add(ConfigAccess(device.now, device.name, False, offset, width, value))
+        return value.to_bytes(width, "little")
+
+    def _write_config(self, bar: int, offset: int, size: int, data: bytes) -> None:
+        device = self.device
+        if bar or size not in WIDTHS or offset + size > self.model.config.size:
+            device.write(bar, offset, data[:1] * size)
+            return
+        value = int.from_bytes(data[:size], "little")
+        device.trace.add(ConfigAccess(device.now, device.name, True, offset, size, value))
+        doing = f"{size}-byte write of {value:#x} to config space at {offset:#x}"
+        if not device.bus.gone:
+            device.guard(doing, lambda: self.model.config.write(offset, size, value))

@@ -1,0 +1,191 @@
+"""The simulator as a :class:`~kdrv.machine.contract.World`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from kdrv.core.context import Context
+from kdrv.core.errors import UsageError
+from kdrv.core.process import Command
+from kdrv.devices import catalog
+from kdrv.devices.clock import Clock
+from kdrv.devices.host import Host
+from kdrv.devices.model import Device
+from kdrv.devices.pci import PciDevice
+from kdrv.kernel.arch import Arch
+from kdrv.machine.console import Console
+from kdrv.machine.contract import BootSpec, DeviceSpec
+from kdrv.sim import pcidev, platform, port
+from kdrv.sim.calendar import Calendar
+from kdrv.sim.engine import Engine, open_door
+from kdrv.sim.faults import CALM, FaultPlan, Schedule
+from kdrv.sim.machine import SimMachine
+from kdrv.sim.pcidev import PciTransport
+from kdrv.sim.platform import PlatformDevice, PlatformTransport
+from kdrv.sim.port import Port
+from kdrv.sim.shim import shim
+from kdrv.sim.trace import Trace
+from kdrv.sim.vhost import Backend, VhostServer
+from kdrv.toolchain.base import Bind, Toolchain
+
+HERE = "/run/kdrv/sim"
+"""The machine's directory in the sandbox. Everything below is constant: the kernel's command line
+enters its pool of random numbers."""
+LINUX, INITRD, SHIM = "/run/kdrv/linux", "/run/kdrv/initrd", "/run/kdrv/shim.so"
+TREE = "/run/kdrv/tree"
+TIME, CHANNEL, DEVICE, PLATFORM = "t", "c", "d", "p"
+MOST_DEVICES = 8
+"""``arch/um/drivers/virt-pci.c``: MAX_DEVICES."""
+PATIENCE = 30.0
+
+
+class SimWorld:
+    """Boots User Mode Linux kernels. ``patience`` is in seconds of the host's time.
+
+    ``patience`` bounds how long a kernel may compute without waiting for anything: a busy loop
+    costs no virtual time, so no virtual timeout can end it. ``plan`` says what goes wrong and how
+    long devices take: same plan, same history.
+    """
+
+    name = "sim"
+
+    def __init__(
+        self,
+        ctx: Context,
+        toolchain: Toolchain,
+        *,
+        patience: float = PATIENCE,
+        plan: FaultPlan = CALM,
+    ) -> None:
+        self._ctx = ctx
+        self._toolchain = toolchain
+        self._patience = patience
+        self._plan = plan
+
+    @contextmanager
+    def boot(self, spec: BootSpec) -> Iterator[SimMachine]:
+        """See :class:`~kdrv.machine.contract.World`. Raises :class:`UsageError`."""
+        _check(spec)
+        clock, trace, console = Clock(), Trace(), Console()
+        schedule = Schedule(self._plan)
+        with ExitStack() as stack:
+            calendar = Calendar(clock)
+            stack.callback(calendar.close)
+
+            def connect(backend: Backend) -> VhostServer:
+                server = VhostServer(
+                    backend,
+                    before=calendar.catch_up,
+                    # Where the loop may hand over to the host, the kernel's time must be known.
+                    after=lambda: calendar.limit(here=bool(agent.received)),
+                )
+                stack.callback(server.close)
+                return server
+
+            agent = Port(clock, connect)
+            plugged = named(spec.devices)
+            transports = [
+                PciTransport(name, clock, trace, schedule, _maker(device), connect)
+                for name, device in plugged
+                if device.kind != platform.KIND
+            ]
+            described = platform.layout([d for d in plugged if d[1].kind == platform.KIND])
+            soc = PlatformTransport(described, clock, trace, schedule, connect)
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdrv-sim-")))
+            doors = [
+                open_door(place, TIME, calendar),
+                open_door(place, CHANNEL, agent.server),
+                open_door(place, PLATFORM, soc.server),
+                *(open_door(place, f"{DEVICE}{i}", t.server) for i, t in enumerate(transports)),
+            ]
+            command = self._command(spec, place, len(transports), described)
+            output = place / "console"
+            child = stack.enter_context(
+                self._ctx.runner.start(command, stdout=stack.enter_context(output.open("wb")))
+            )
+            pci = {transport.device.name: transport.model for transport in transports}
+            devices: dict[str, Device] = {**pci, **soc.models}
+            machine = SimMachine(command, child, output, console, agent, devices, trace, schedule)
+            engine = Engine(calendar, doors, self._patience, machine.watch)
+            stack.callback(engine.close)
+            machine.attach(engine)
+            stack.callback(machine.close)
+            yield machine
+
+    def _command(
+        self, spec: BootSpec, place: Path, devices: int, described: Sequence[PlatformDevice]
+    ) -> Command:
+        binds = [
+            Bind(place, HERE, writable=True),
+            Bind(spec.kernel.image, LINUX),
+            Bind(spec.initramfs, INITRD),
+            Bind(shim(self._ctx, self._toolchain), SHIM),
+        ]
+        argv = [LINUX, *kernel_arguments(spec, devices)]
+        if described:
+            text = platform.source(described, PLATFORM)
+            binds.append(Bind(platform.device_tree(self._ctx, self._toolchain, text), TREE))
+            argv.append(f"dtb={TREE}")
+        return self._toolchain.command(argv, binds=binds, cwd=HERE, env={"LD_PRELOAD": SHIM})
+
+
+def kernel_arguments(spec: BootSpec, devices: int) -> tuple[str, ...]:
+    """The kernel's command line, in an order that never changes."""
+    return (
+        f"mem={spec.memory_mib}M",
+        f"time-travel=ext:{TIME}",
+        "umid=kdrv",
+        "norandmaps",
+        # Twice as fast as ptrace; "auto" falls back to it where the host forbids filters.
+        "seccomp=auto",
+        "con=null",
+        "con0=null,fd:1",
+        "console=tty0",
+        "earlyprintk",
+        f"initrd={INITRD}",
+        "kdrv_agent=/dev/hvc0",
+        f"virtio_uml.device={CHANNEL}:{port.VIRTIO_ID}",
+        *(f"virtio_uml.device={DEVICE}{i}:{pcidev.VIRTIO_ID}" for i in range(devices)),
+        *spec.cmdline,
+    )
+
+
+def named(devices: Sequence[DeviceSpec]) -> list[tuple[str, DeviceSpec]]:
+    """Every device with a name: its kind, numbered from the second of a kind on."""
+    seen: dict[str, int] = {}
+    result: list[tuple[str, DeviceSpec]] = []
+    for device in devices:
+        count = seen.get(device.kind, 0)
+        seen[device.kind] = count + 1
+        result.append((f"{device.kind}{count or ''}", device))
+    return result
+
+
+def _maker(device: DeviceSpec) -> Callable[[Host], PciDevice]:
+    return lambda host: catalog.make(device.kind, host, device.options)
+
+
+def _check(spec: BootSpec) -> None:
+    if spec.kernel.arch is not Arch.UM:
+        raise UsageError(
+            f"the simulator cannot boot a kernel for {spec.kernel.arch}",
+            expected="a kernel built for um (User Mode Linux)",
+            remedy="kdrv build --arch um",
+        )
+    if spec.cpus != 1:
+        raise UsageError(
+            f"the simulator cannot have {spec.cpus} processors: virtual time excludes SMP",
+            expected="one processor",
+            remedy="run the test with --qemu",
+        )
+    pci = [device for device in spec.devices if device.kind != platform.KIND]
+    if len(pci) > MOST_DEVICES:
+        raise UsageError(
+            f"the simulator cannot have {len(pci)} PCI devices",
+            expected=f"at most {MOST_DEVICES} (MAX_DEVICES of arch/um/drivers/virt-pci.c)",
+        )
+    for device in pci:
+        catalog.model_of(device.kind, device.options)
