@@ -182,7 +182,8 @@ class Causes:
                     yield from self._told_leaves(upheld(world, expr), MODULE, depth + 1)
                 return
         place = str(definitions[0].place) if definitions else ""
-        yield Cause(symbol, now, place, depth)
+        text = f"{now} comes from the configuration this one started from"
+        yield Cause(symbol, text, place, depth)
 
     def _choice_of(self, definitions: Iterable[Definition]) -> Choice | None:
         for definition in definitions:

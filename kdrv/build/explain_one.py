@@ -96,7 +96,9 @@ class Explainer:
             causes = Causes(world)
             chain = tuple(c for u in unmet for c in causes.condition(symbol, u, MODULE, 0))
             ways = ways_up(world, symbol, MODULE)
-            return self._made(missing, self._reasons(chain), self._change(ways, symbol), chain)
+            return self._made(
+                missing, self._reasons(chain), self._change(ways, symbol), chain, ways
+            )
         for bounds in definition.ranges:
             if world.values.tristate(bounds.condition) and isinstance(bounds.what, Compare):
                 low, high = (
@@ -141,9 +143,11 @@ class Explainer:
         close = difflib.get_close_matches(symbol, world.tree.symbols, n=3, cutoff=0.75)
         similar = [name for name in close if world.has_prompt(name)]
         guess = (
-            f"did you mean {' or '.join(PREFIX + name for name in similar)}? " if similar else ""
+            f"did you mean {' or '.join(PREFIX + name for name in similar)}? If not, "
+            if similar
+            else ""
         )
-        change = f"{guess}Remove or correct {missing.setting}"
+        change = f"{guess}remove or correct {missing.setting}"
         return self._made(missing, text, change, (Cause(symbol, text, "", 0),))
 
     def _reasons(self, chain: Sequence[Cause]) -> str:

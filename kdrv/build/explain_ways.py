@@ -285,7 +285,10 @@ class _Search:
                 rival = world.asked(member)
                 if rival and rival.value != "n" and member != symbol:
                     steps.append(self._drop(member))
-        tristate = world.tree.kind(symbol) is Kind.TRISTATE
+        kind = world.tree.kind(symbol)
+        if kind not in (Kind.BOOL, Kind.TRISTATE):
+            return ()  # a number or a string that was asked for: visible, it keeps its value
+        tristate = kind is Kind.TRISTATE
         value = "m" if tristate and level == MODULE else "y"
         asked = world.asked(symbol)
         if symbol != self._wanted or asked is None or asked.value != value:
@@ -358,6 +361,11 @@ def _contradict(one: Way, other: Way) -> bool:
 
 
 def _within(ways: list[Way], budget: int) -> list[Way]:
-    """The few cheapest, each once."""
-    affordable = [way for way in dict.fromkeys(ways) if way.cost <= budget]
-    return sorted(affordable, key=lambda way: way.cost)[:KEPT]
+    """The few cheapest, without those that do all of a cheaper one and more."""
+    kept: list[Way] = []
+    for way in sorted(dict.fromkeys(ways), key=lambda way: way.cost):
+        if way.cost > budget or len(kept) == KEPT:
+            break
+        if not any(set(way.steps) >= set(other.steps) for other in kept):
+            kept.append(way)
+    return kept

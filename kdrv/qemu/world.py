@@ -130,7 +130,7 @@ class QemuWorld:
                 # A panic restarts at once (panic=-1) and so ends QEMU.
                 "-no-reboot",
             ),
-            cmdline=(*board.console, "panic=-1", f"kdrv_agent={AGENT_PORT}"),
+            cmdline=(*board.cmdline, "panic=-1", f"kdrv_agent={AGENT_PORT}"),
         )
 
     def _accelerator(self, board: Board) -> str:

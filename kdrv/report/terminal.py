@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -32,7 +33,7 @@ def show_builds(builds: Sequence[LaneBuild]) -> None:
             for path in module.modules:
                 click.echo(f"    {path}")
             if not module.ok:
-                _again(module.reproducer, str(module.log))
+                _again(module.reproducer, module.log)
         for check in build.checks:
             _check(check)
 
@@ -92,13 +93,16 @@ def _kernel(kernel: KernelBuild) -> None:
     label = f"Linux {kernel.version} {kernel.arch}, lane {kernel.lane} ({state})"
     _line(kernel.ok, label, kernel.seconds)
     for explanation in kernel.missing:
-        click.echo(f"    {explanation.summary}")
-        click.echo(f"      {click.style('change:', bold=True)} {explanation.change}")
+        if not explanation.follows:
+            click.echo(f"    {explanation.summary}")
+            click.echo(f"      {click.style('change:', bold=True)} {explanation.change}")
+    if followers := [e.symbol for e in kernel.missing if e.follows]:
+        click.echo(f"    lost with it: {', '.join(followers)}")
     _diagnostics(kernel.diagnostics)
     if kernel.ok and kernel.image:
         click.echo(f"    {kernel.image.image}")
     if not kernel.ok:
-        _again(kernel.reproducer, str(kernel.log))
+        _again(kernel.reproducer, kernel.log)
 
 
 def _check(check: CheckResult) -> None:
@@ -129,9 +133,10 @@ def _diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
         click.echo(f"    and {len(diagnostics) - shown} more (--json shows all)")
 
 
-def _again(reproducer: str, log: str) -> None:
+def _again(reproducer: str, log: Path) -> None:
     click.echo(f"    reproduce: {reproducer}")
-    click.echo(f"    log: {log}")
+    if log.exists():
+        click.echo(f"    log: {log}")
 
 
 def _line(ok: bool, text: str, seconds: float) -> None:
