@@ -61,6 +61,10 @@ class Causes:
         elif (choice := self._choice_of(definitions)) and world.has_prompt(symbol):
             text = f"{now}: it is what the choice {choice.prompt!r} comes to"
             yield Cause(symbol, text, str(choice.place), depth)
+        elif implied := world.active(world.tree.implied_by(symbol)):
+            text = f"{now} because {implied[0].by} implies it"
+            yield Cause(symbol, text, str(implied[0].place), depth)
+            yield from self.why_high(implied[0].by, depth + 1)
         else:
             yield from self._by_default(symbol, definitions, now, depth)
 

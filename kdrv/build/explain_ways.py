@@ -31,6 +31,8 @@ BUDGETS = (2, 4, 8, 14)
 NEVER = {"COMPILE_TEST"}
 """What relaxes conditions for build bots and is no remedy for a kernel that is to run."""
 KEPT = 3
+EFFORT = 10_000
+"""Symbols looked at before a search gives up: about a second of work."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,15 @@ class _Search:
     def __init__(self, world: World, wanted: str) -> None:
         self._world = world
         self._wanted = wanted
+        self._effort = EFFORT
 
     def rise(self, symbol: str, level: int, budget: int, seen: frozenset[str]) -> list[Way]:
         """Ways to bring a symbol to ``level``."""
         world = self._world
         if world.level(symbol) >= level:
             return [NOTHING]
-        if budget < 0 or symbol in seen:
+        self._effort -= 1
+        if budget < 0 or symbol in seen or self._effort < 0:
             return []
         if symbol in NEVER and symbol != self._wanted:
             return []

@@ -200,10 +200,13 @@ class _Builder:
         )
 
     def _ccache(self) -> Path | None:
-        """A compiler cache of the tree's own: one tree's makefiles cannot poison another's."""
-        if "ccache" not in self.toolchain.versions:
+        """A compiler cache for a tree that changes; its own, so that no other can poison it.
+
+        A package's tree is compiled once, and later lanes start from what that gave.
+        """
+        if self.tree.identity or "ccache" not in self.toolchain.versions:
             return None
-        folder = self.ctx.cache / "ccache" / digest(self.tree.identity or str(self.tree.path))
+        folder = self.ctx.cache / "ccache" / digest(str(self.tree.path))
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

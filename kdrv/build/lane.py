@@ -85,7 +85,10 @@ class Lane:
 
     def make_variables(self) -> tuple[str, ...]:
         """What the lane adds to every make command line."""
-        variables = [f"ARCH={self.arch}", *TRAITS[self.arch].variables]
+        traits = TRAITS[self.arch]
+        variables = [f"ARCH={self.arch}", *traits.variables]
+        if self.debug:
+            variables += traits.debug_variables
         if self.llvm:
             variables.append("LLVM=1")
         return tuple(variables)
@@ -113,7 +116,7 @@ def make_lane(
         Fragment("the lane", f"CONFIG_RUST={'y' if language is Language.RUST else 'n'}")
     )
     if debug:
-        names = ["um-checked"] if arch is Arch.UM else ["debug"]
+        names = [*TRAITS[arch].debug_fragments]
         if language is Language.RUST:
             names.append("debug-rust")
         fragments += [shipped(name) for name in names]

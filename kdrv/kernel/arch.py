@@ -20,34 +20,46 @@ class ArchTraits:
 
     ``image`` is the bootable file below the build directory; ``goals`` are the make goals that
     build it and the modules; ``llvm`` says that the lane is always built with ``LLVM=1``;
-    ``variables`` are further make variables; ``fragments`` are the shipped parts of the default
-    configuration, in order.
+    ``fragments`` are the shipped parts of the default configuration, in order, and
+    ``debug_fragments`` those of a debug lane; ``variables`` and ``debug_variables`` are further
+    make variables.
     """
 
     image: str
     goals: tuple[str, ...]
     llvm: bool
-    variables: tuple[str, ...]
     fragments: tuple[str, ...]
+    debug_fragments: tuple[str, ...]
+    variables: tuple[str, ...] = ()
+    debug_variables: tuple[str, ...] = ()
 
 
 TRAITS = {
     Arch.X86_64: ArchTraits(
-        "vmlinux", ("vmlinux", "modules"), llvm=False, variables=(), fragments=("base", "x86_64")
+        "vmlinux",
+        ("vmlinux", "modules"),
+        llvm=False,
+        fragments=("base", "x86_64"),
+        debug_fragments=("debug", "debug-x86_64"),
     ),
     Arch.ARM64: ArchTraits(
         "arch/arm64/boot/Image",
         ("Image", "modules"),
         llvm=True,
-        variables=(),
         fragments=("base", "arm64"),
+        debug_fragments=("debug",),
     ),
     Arch.UM: ArchTraits(
         "linux",
         ("linux", "modules"),
         llvm=False,
+        fragments=("um",),
+        debug_fragments=("um-checked",),
         # Without it modules carry GOT relocations that arch/um cannot load (R_X86_64_GOTPCREL).
         variables=("KRUSTFLAGS=-Crelocation-model=static",),
-        fragments=("um",),
+        # clang's large code model breaks lockdep's static data (arch/um is linked high).
+        debug_variables=(
+            "KCFLAGS=-mlarge-data-threshold=1000000000 -Wno-unused-command-line-argument",
+        ),
     ),
 }

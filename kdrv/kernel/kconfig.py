@@ -7,7 +7,7 @@ strictly: the kernel only warns about a line it does not understand, and the set
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,14 +110,6 @@ def merge(*fragments: Mapping[str, Setting]) -> dict[str, Setting]:
         for setting in fragment.values():
             _put(settings, setting)
     return settings
-
-
-def render(settings: Iterable[Setting]) -> str:
-    """The settings as the text of a fragment.
-
-    ``n`` becomes ``=n``, which the kernel's own scripts accept for every type that knows it.
-    """
-    return "".join(f"{setting}\n" for setting in settings)
 
 
 def compare(requested: Mapping[str, Setting], final: Mapping[str, Setting]) -> tuple[Missing, ...]:

@@ -102,11 +102,6 @@ class KconfigTree:
         """Every defined symbol by name."""
         return {name: sym for name, sym in self._parsed.syms.items() if sym.nodes}
 
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        """All toolchain checks of the tree, in the order of its files."""
-        return tuple(self._parsed.checks)
-
     def kind(self, name: str) -> Kind:
         """The type of a symbol; ``UNKNOWN`` when it is defined nowhere."""
         symbol = self.symbols.get(name)

@@ -7,7 +7,7 @@ import re
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdrv.guest import bodies, wire
@@ -32,6 +32,7 @@ def feed_in_pieces(decoder: Decoder, data: bytes, size: int) -> list[Message]:
     return found
 
 
+@settings(max_examples=40)
 @given(st.lists(messages, max_size=4), st.integers(1, 70000))
 def test_messages_survive_any_cut_of_the_stream(sent: list[Message], size: int) -> None:
     decoder = Decoder()
@@ -47,6 +48,7 @@ def test_a_decoder_takes_any_bytes(data: bytes, size: int) -> None:
     assert decoder.junk <= len(data)
 
 
+@settings(max_examples=40)
 @given(messages, st.binary(max_size=100).filter(lambda junk: b"k" not in junk), messages)
 def test_what_is_no_frame_is_skipped_and_counted(
     first: Message, junk: bytes, second: Message
