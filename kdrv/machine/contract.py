@@ -127,6 +127,10 @@ class World(Protocol):
         """``qemu`` or ``sim``."""
         ...
 
+    def check(self, spec: BootSpec) -> None:
+        """Raise :class:`kdrv.core.errors.KdrvError` for a device that cannot be; boots nothing."""
+        ...
+
     def boot(self, spec: BootSpec) -> AbstractContextManager[Machine]:
         """Start a machine; leaving the block ends it and all its processes.
 

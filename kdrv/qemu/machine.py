@@ -175,9 +175,10 @@ class QemuMachine:
 
         Raises :class:`DeadlineExceeded` when the guest does not answer within 20 s.
         """
+        mark = self.monitor.mark()
         self.monitor.execute("device_del", {"id": name})
         if not self.monitor.wait_event(
-            "DEVICE_DELETED", UNPLUG_SECONDS, lambda data: data.get("device") == name
+            "DEVICE_DELETED", UNPLUG_SECONDS, lambda data: data.get("device") == name, mark
         ):
             raise DeadlineExceeded(f"the guest did not release {name} in {UNPLUG_SECONDS:.0f} s")
         self._free_slots.append(self._plugged.pop(name))

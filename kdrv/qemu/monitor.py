@@ -96,13 +96,19 @@ class Monitor:
         with self._changed:
             return next((e for e in self._events if e["event"] == name), None)
 
+    def mark(self) -> int:
+        """A position in the events: :meth:`wait_event` looks at those after it."""
+        with self._changed:
+            return len(self._events)
+
     def wait_event(
-        self, name: str, timeout: float, accept: Callable[[Mapping[str, Any]], bool]
+        self, name: str, timeout: float, accept: Callable[[Mapping[str, Any]], bool], mark: int
     ) -> bool:
-        """Wait until an event of this name that ``accept`` likes has come; false when none has."""
+        """Wait for an event of this name after ``mark`` that ``accept`` likes; false at the end."""
 
         def came() -> bool:
-            return any(e["event"] == name and accept(e.get("data", {})) for e in self._events)
+            later = self._events[mark:]
+            return any(e["event"] == name and accept(e.get("data", {})) for e in later)
 
         with self._changed:
             return self._changed.wait_for(came, timeout)

@@ -13,6 +13,8 @@ _STT_NOTYPE, _STT_FUNC = 0, 2
 _SYMBOL = struct.Struct("<IBBHQQ")
 _EXECUTABLE = 4
 
+Function = tuple[int, bool, str]
+"""Address, whether it is a mere label, name: of several at one address the least one names it."""
 Span = tuple[int, int, int]
 """A piece of code: virtual address, physical address, size in bytes."""
 
@@ -23,9 +25,9 @@ class Symbols:
     An address at which nothing of the kernel stands has no name: firmware, modules, user space.
     """
 
-    def __init__(self, functions: list[tuple[int, str]], code: list[Span]) -> None:
+    def __init__(self, functions: list[Function], code: list[Span]) -> None:
         self._functions = sorted(functions)
-        self._starts = [address for address, _ in self._functions]
+        self._starts = [function[0] for function in self._functions]
         self._code = code
 
     @classmethod
@@ -41,14 +43,18 @@ class Symbols:
                 # Unpacked here: the library takes 30 times longer, one object a symbol.
                 strings = elf.get_section(table["sh_link"]).data()
                 functions = [
-                    (value, strings[name : strings.index(b"\0", name)].decode())
+                    (
+                        value,
+                        info & 15 != _STT_FUNC,
+                        strings[name : strings.index(b"\0", name)].decode(),
+                    )
                     for name, info, _, section, value, _ in _SYMBOL.iter_unpack(table.data())
                     if name and section in code and info & 15 in (_STT_NOTYPE, _STT_FUNC)
                 ]
         except (OSError, ELFError):
             return cls([], [])
         # Mapping symbols ($x, $d) of arm64 mark code and data, they name nothing.
-        return cls([f for f in functions if not f[1].startswith("$")], list(code.values()))
+        return cls([f for f in functions if not f[2].startswith("$")], list(code.values()))
 
     def name(self, address: int) -> str:
         """``function+0x12`` for an address in the kernel's code, else an empty string.
@@ -68,9 +74,8 @@ class Symbols:
         if index < 0:
             return ""
         start = self._starts[index]
-        # Of several names at one address the first alphabetically, always the same one.
         first = bisect.bisect_left(self._starts, start)
-        return f"{self._functions[first][1]}+{address - start:#x}"
+        return f"{self._functions[first][2]}+{address - start:#x}"
 
 
 def _code(elf: ELFFile) -> dict[int, Span]:

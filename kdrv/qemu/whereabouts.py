@@ -29,6 +29,8 @@ _CPU = re.compile(r"^CPU#(\d+)", re.M)
 _PC = re.compile(r"\b(?:RIP|EIP|PC)\s*=\s*([0-9a-f]+)", re.I)
 _SP = re.compile(r"\b(?:RSP|ESP|SP)\s*=\s*([0-9a-f]+)", re.I)
 _HALTED = re.compile(r"\bHLT=1")
+_IDLE = ("cpu_do_idle+", "pv_native_safe_halt+", "default_idle+")
+"""Where processors wait for interrupts; of arm64 QEMU does not tell that one is halted."""
 _WORD = re.compile(r"0x([0-9a-f]{16})")
 _IN_MODULE = re.compile(r"(?:RIP: \d+:|pc : )(\S+\+0x[0-9a-f]+/0x[0-9a-f]+ \[\S+\])")
 _REGISTERS = re.compile(r"\] (?:Code|R[A-Z0-9]{2}|[CFG]S|CR2|x\d+ ?|sp ): ")
@@ -86,9 +88,10 @@ def whereabouts(
             place = in_modules.pop(0) if in_modules else f"a module's code ({processor.pc:#x})"
         elif not place:
             place = f"firmware or user space ({processor.pc:#x})"
-        idle = " (idle: waiting for an interrupt)" if processor.halted else ""
+        halted = processor.halted or place.startswith(_IDLE)
+        idle = " (idle: waiting for an interrupt)" if halted else ""
         lines.append(f"cpu{processor.number} in {place}{idle}")
-        if called := callers.get(processor.number):
+        if (called := callers.get(processor.number)) and not halted:
             lines.append("  called, as far as its stack tells, by " + ", ".join(called))
     return (*lines, *[line for line in said if not _REGISTERS.search(line)][-MOST_LINES:])
 

@@ -63,6 +63,14 @@ class QemuWorld:
         self._accel = accel
         self._slots = hotplug_slots
 
+    def check(self, spec: BootSpec) -> None:
+        """See :meth:`kdrv.machine.contract.World.check`."""
+        board = board_of(spec.kernel.arch)
+        catalog = Catalog(self._toolchain, self._ctx, board)
+        for device in spec.devices:
+            if device.kind != platform.KIND:
+                catalog.check(device)
+
     @contextmanager
     def boot(self, spec: BootSpec) -> Iterator[QemuMachine]:
         """See :meth:`kdrv.machine.contract.World.boot`.

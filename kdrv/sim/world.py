@@ -65,6 +65,10 @@ class SimWorld:
         self._patience = patience
         self._plan = plan
 
+    def check(self, spec: BootSpec) -> None:
+        """See :meth:`kdrv.machine.contract.World.check`."""
+        _check(spec)
+
     @contextmanager
     def boot(self, spec: BootSpec) -> Iterator[SimMachine]:
         """See :class:`~kdrv.machine.contract.World`. Raises :class:`UsageError`."""

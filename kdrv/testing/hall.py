@@ -60,6 +60,7 @@ def open_hall(ctx: Context, request: TestRequest, scratch: Path) -> Iterator[Hal
     """Build and stage the project, and end its machines afterwards."""
     prepared = prepare_project(ctx, request, scratch)
     world = make_world(ctx, request, prepared.bench)
+    world.check(prepared.spec)
     hall = Hall(prepared, world)
     try:
         yield hall

@@ -1,0 +1,102 @@
+"""Real kernels: built once in the user's own cache, shared by all tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build, prepare
+from kdrv.build.lane import Language
+from kdrv.core.context import Context
+from kdrv.machine.contract import KernelImage
+from kdrv.scaffold.api import ScaffoldRequest, create
+
+DEADLINE = 3600
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a kdrv command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+Kdrv = Callable[..., Said]
+
+
+@pytest.fixture(scope="session")
+def ctx() -> Context:
+    return Context()
+
+
+@pytest.fixture(scope="session")
+def kdrv() -> Kdrv:
+    """Runs the command line in a process of its own, as a user does."""
+
+    def run(*words: str | Path, cwd: Path | None = None) -> Said:
+        argv = [sys.executable, "-c", "from kdrv.cli.main import main; main()", *map(str, words)]
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            stdin=subprocess.DEVNULL,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def bench(ctx: Context) -> Workbench:
+    return prepare(ctx, BuildRequest(languages=(Language.RUST,)))
+
+
+def _lane(ctx: Context, bench: Workbench, **options: Any) -> LaneBuild:
+    (lane,) = build(ctx, BuildRequest(**options), bench)
+    assert lane.kernel.ok, [d.message for d in lane.kernel.diagnostics] + [
+        e.summary for e in lane.kernel.missing
+    ]
+    return lane
+
+
+@pytest.fixture(scope="session")
+def rust_lane(ctx: Context, bench: Workbench) -> LaneBuild:
+    return _lane(ctx, bench, languages=(Language.RUST,))
+
+
+@pytest.fixture(scope="session")
+def c_lane(ctx: Context, bench: Workbench, rust_lane: LaneBuild) -> LaneBuild:
+    """After the Rust lane, whose compilation fills the compiler cache."""
+    return _lane(ctx, bench, languages=(Language.C,))
+
+
+@pytest.fixture(scope="session")
+def rust_image(rust_lane: LaneBuild) -> KernelImage:
+    assert rust_lane.kernel.image
+    return rust_lane.kernel.image
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Makes a scaffolded project of a bus."""
+
+    def make(bus: str, name: str = "widget", **options: Any) -> Path:
+        return create(ScaffoldRequest(name, bus, directory=tmp_path, **options)).path
+
+    return make

@@ -1,0 +1,83 @@
+"""Lanes and modules, on the real kernel."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kdrv.build.api import LaneBuild, Workbench
+from kdrv.core.context import Context
+
+from .conftest import Kdrv
+
+pytestmark = pytest.mark.real
+
+
+def test_both_lanes_are_green_and_kept(kdrv: Kdrv, rust_lane: LaneBuild, c_lane: LaneBuild) -> None:
+    said = kdrv("build", "--all", "--json")
+    assert said.status == 0, said.err
+    lanes = {entry["kernel"]["lane"]: entry["kernel"] for entry in said.data}
+    assert set(lanes) == {"c", "rust"}
+    assert all(lane["cached"] for lane in lanes.values())
+    for name, wanted in (("c", "# CONFIG_RUST is not set"), ("rust", "CONFIG_RUST=y")):
+        config = (Path(lanes[name]["image"]["build"]) / ".config").read_text()
+        # In the C lane the symbol may be invisible, or visible and off; never on.
+        assert (wanted in config) or (name == "c" and "CONFIG_RUST=y" not in config)
+    assert lanes["rust"]["toolchain"]["versions"]["rustc"]
+    assert lanes["rust"]["reproducer"] == "kdrv build --rust"
+
+
+def test_a_fragment_that_costs_rust_is_explained(
+    kdrv: Kdrv, tmp_path: Path, rust_lane: LaneBuild
+) -> None:
+    fragment = tmp_path / "modversions.config"
+    fragment.write_text("CONFIG_MODVERSIONS=y\n")
+    said = kdrv("build", "--rust", "--fragment", fragment)
+    assert said.status == 1
+    assert "CONFIG_RUST" in said.out
+    assert "MODVERSIONS" in said.out
+    assert "GENDWARFKSYMS" in said.out
+    assert "change:" in said.out
+    assert f"--fragment {fragment}" in said.out
+
+
+def test_a_broken_module_gives_records(kdrv: Kdrv, project, rust_lane: LaneBuild) -> None:
+    place = project("misc")
+    source = place / "widget.rs"
+    source.write_text(source.read_text() + '\nfn broken() -> u32 { "no" }\n')
+    said = kdrv("build", place, "--json", "--sarif", place / "out.sarif")
+    assert said.status == 1
+    (lane,) = said.data
+    (error,) = [d for d in lane["module"]["diagnostics"] if d["code"] == "E0308"]
+    assert error["file"] == "widget.rs"
+    assert error["line"] == len(source.read_text().splitlines())
+    assert '"E0308"' in (place / "out.sarif").read_text()
+    assert sorted(p.name for p in place.iterdir() if p.suffix in (".o", ".ko", ".cmd")) == []
+
+
+def test_a_users_tree_is_built_where_make_decides(
+    ctx: Context, bench: Workbench, kdrv: Kdrv, tmp_path: Path
+) -> None:
+    """A tree of one's own is never written to, and a second build compiles nothing."""
+    tree = tmp_path / "linux"
+    shutil.copytree(bench.tree.path, tree, symlinks=True)
+    before = {path.name for path in tree.iterdir()}
+    first = kdrv("build", "--kernel", tree, "--json")
+    assert first.status == 0, first.err
+    assert {path.name for path in tree.iterdir()} == before
+    (lane,) = first.data
+    assert lane["kernel"]["objects"] > 500
+    again = kdrv("build", "--kernel", tree, "--json")
+    (lane,) = again.data
+    assert not lane["kernel"]["cached"]
+    # What kbuild runs at every call (CALL scripts/checksyscalls.sh, DESCEND objtool).
+    assert lane["kernel"]["objects"] < 10
+    (tree / "drivers/base/faux.c").write_text(
+        (tree / "drivers/base/faux.c").read_text() + "\nint kdrv_broken( {\n"
+    )
+    broken = kdrv("build", "--kernel", tree, "--json")
+    assert broken.status == 1
+    (lane,) = broken.data
+    assert any(d["file"] == "drivers/base/faux.c" for d in lane["kernel"]["diagnostics"])

@@ -1,0 +1,82 @@
+"""Every bus of ``kdrv new``: clean for a maintainer, and green on emulated hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdrv.build.api import LaneBuild
+from kdrv.scaffold.catalog import bus_names
+
+from .conftest import Kdrv
+
+pytestmark = pytest.mark.real
+
+MUST_PASS = {"rustfmt", "clippy", "checkpatch", "rustdoc", "modpost", "build"}
+
+
+@pytest.mark.parametrize("bus", bus_names())
+def test_a_project_is_clean_and_its_tests_pass(
+    kdrv: Kdrv, project: Callable[..., Path], rust_lane: LaneBuild, bus: str
+) -> None:
+    place = project(bus, name=f"my-{bus}")
+    built = kdrv("build", place, "--check", "--json")
+    (lane,) = built.data
+    assert built.status == 0, [d["message"] for c in lane["checks"] for d in c["diagnostics"]]
+    assert lane["module"]["diagnostics"] == []
+    outcomes = {check["name"]: check["outcome"] for check in lane["checks"]}
+    assert {name for name, outcome in outcomes.items() if outcome == "pass"} >= MUST_PASS
+    tested = kdrv("test", "--qemu", place, "--json")
+    assert tested.status == 0, [case["detail"] for case in tested.data["cases"]]
+    assert len(tested.data["cases"]) >= 3
+    assert {case["outcome"] for case in tested.data["cases"]} == {"passed"}
+
+
+def test_the_same_tests_on_the_debug_kernel(
+    kdrv: Kdrv, project: Callable[..., Path], rust_lane: LaneBuild
+) -> None:
+    said = kdrv("test", "--qemu", "--debug", project("pci"), "--json")
+    assert said.status == 0, [case["detail"] for case in said.data["cases"]]
+    assert said.data["lane"] == "rust-debug"
+
+
+def test_a_driver_of_the_tree_named_by_its_symbol(
+    kdrv: Kdrv, tmp_path: Path, rust_lane: LaneBuild
+) -> None:
+    place = tmp_path / "sample"
+    (place / "tests").mkdir(parents=True)
+    (place / "kdrv.toml").write_text(
+        '[project]\nname = "sample"\n'
+        '[driver]\nmodule = "rust_driver_pci"\nsymbol = "SAMPLE_RUST_DRIVER_PCI"\n'
+        '[[machine.device]]\nkind = "pci-testdev"\n'
+    )
+    (place / "tests/test_sample.py").write_text(
+        "def test_binds(driver):\n    assert len(driver.devices) == 1\n"
+    )
+    (place / "tests/smoke.sh").write_text(
+        "#!/bin/sh\necho KTAP version 1\necho 1..1\n"
+        "grep -q rust_driver_pci /proc/modules && echo ok 1 loaded || echo not ok 1 loaded\n"
+    )
+    said = kdrv("test", "--qemu", place, "--json")
+    assert said.status == 0, said.err + said.out
+    names = sorted(Path(case["name"]).name for case in said.data["cases"])
+    assert names == ["smoke.sh::smoke.sh", "test_sample.py::test_binds"]
+    assert said.data["kernel"]["cached"], "the symbol is in the default lane already"
+
+
+def test_a_bad_file_is_told_in_a_sentence(
+    kdrv: Kdrv, project: Callable[..., Path], rust_lane: LaneBuild
+) -> None:
+    place = project("misc")
+    (place / "tests/test_typo.py").write_text("def test_x(:\n")
+    said = kdrv("test", "--qemu", place)
+    assert said.status == 1
+    assert "a test file cannot be read: SyntaxError" in said.err
+    toml = place / "kdrv.toml"
+    toml.write_text(toml.read_text() + '[[machine.device]]\nkind = "edoo"\n')
+    (place / "tests/test_typo.py").unlink()
+    said = kdrv("test", "--qemu", place)
+    assert said.status == 2
+    assert "edoo" in said.out + said.err
