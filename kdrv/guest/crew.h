@@ -50,6 +50,7 @@ static void free_worker(struct worker *worker)
 static struct worker *start_worker(uint16_t session)
 {
 	struct worker *worker = workers;
+	pid_t parent;
 
 	while (worker < workers + WORKERS && worker->state != FREE)
 		worker++;
@@ -63,9 +64,11 @@ static struct worker *start_worker(uint16_t session)
 		munmap(worker->box, sizeof(*worker->box));
 		return NULL;
 	}
+	parent = getpid();
 	worker->pid = (pid_t)syscall(__NR_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
 	if (worker->pid == 0)
-		work(worker->box, worker->bell[0], done[1], (uint16_t)(worker - workers));
+		work(worker->box, parent, worker->bell[0], done[1],
+		     (uint16_t)(worker - workers));
 	worker->session = session;
 	worker->state = IDLE;
 	if (worker->pid < 0) {

@@ -162,7 +162,7 @@ class Link:
     def _end(self, end: MachineEnded) -> None:
         self._ended = end
         self.lost = True
-        for exchange in self._waiting.values():
+        for exchange in tuple(self._waiting.values()):
             exchange.ended = True
         self._waiting.clear()
 

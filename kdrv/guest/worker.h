@@ -294,9 +294,11 @@ static void ignore_signal(int number)
 }
 
 /* Serve one mailbox for ever. The bell rings for each request; done tells the first process. */
-static void work(struct mailbox *box, int bell, int done, uint16_t index)
+static void work(struct mailbox *box, pid_t parent, int bell, int done, uint16_t index)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (getppid() != parent)
+		_exit(0); /* it died before it could take us along */
 	prctl(PR_SET_NAME, (unsigned long)"kdrv-session", 0, 0, 0); /* in an oops */
 	on_signal(SIGUSR1, ignore_signal);
 	on_signal(SIGPIPE, HANDLER_IGNORE);

@@ -33,6 +33,7 @@ class SerialLine:
         self._console = console
         self._from_guest, self._guest_out = os.pipe()
         self._guest_in, self._to_guest = os.pipe()
+        os.set_blocking(self._to_guest, False)
         with contextlib.suppress(OSError):
             # Over an unprivileged user's pipe quota the default size has to do.
             fcntl.fcntl(self._guest_out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -73,8 +74,8 @@ class SerialLine:
         os.close(self._to_guest)
 
     def write(self, data: bytes) -> None:
-        """Type ``data`` at the console. What a dead machine no longer reads is dropped."""
-        with contextlib.suppress(BrokenPipeError):
+        """Type ``data`` at the console. What the machine does not read is dropped."""
+        with contextlib.suppress(BrokenPipeError, BlockingIOError):
             os.write(self._to_guest, data)
 
     @contextmanager

@@ -31,6 +31,11 @@ def say(monitor: socket.socket, what: object) -> None:
     monitor.sendall(json.dumps(what).encode() + b"\r\n")
 
 
+def tell(monitor: socket.socket, event: str, **data: object) -> None:
+    stamp = {"seconds": 1, "microseconds": 0}
+    say(monitor, {"event": event, "data": data, "timestamp": stamp})
+
+
 def answer(monitor: socket.socket, refuse: bool) -> None:
     asked = json.loads(monitor.recv(1 << 16))
     failed = refuse and asked["execute"] != "qmp_capabilities"
@@ -62,9 +67,9 @@ for word in option("-append")[0].split():
     elif action in ("answer", "refuse"):
         answer(monitor, refuse=action == "refuse")
     elif action == "shutdown":
-        data = {"guest": True, "reason": detail}
-        stamp = {"seconds": 1, "microseconds": 0}
-        say(monitor, {"event": "SHUTDOWN", "data": data, "timestamp": stamp})
+        tell(monitor, "SHUTDOWN", guest=True, reason=detail)
+    elif action == "deleted":
+        tell(monitor, "DEVICE_DELETED", device=detail, path="/machine/peripheral")
     elif action == "complain":
         sys.stderr.write(f"qemu-system-x86_64: {detail}\n")
     elif action == "kill":

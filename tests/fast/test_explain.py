@@ -100,6 +100,17 @@ config DRIVER
 	bool "Driver"
 	select CORE
 
+config EXTRA
+	bool "Extra"
+
+config WISHES
+	bool "Wishes"
+	imply EXTRA
+
+config LOCKED
+	bool "Locked"
+	depends on !EXTRA
+
 config NUMBER
 	int "Number"
 	range 1 64
@@ -270,6 +281,16 @@ def test_selected_by_another(one: Explain) -> None:
     found = one(final, "CONFIG_CORE=n\nCONFIG_DRIVER=y\n")
     assert "CORE=y because DRIVER selects it" in found.summary
     assert "remove CONFIG_DRIVER=y (my.config:2)" in found.change
+
+
+def test_implied_by_another(one: Explain) -> None:
+    final = DEFAULTS + "CONFIG_EXTRA=y\nCONFIG_WISHES=y\n"
+    found = one(final, "CONFIG_LOCKED=y\nCONFIG_WISHES=y\n")
+    assert texts(found)[1:] == [
+        "EXTRA=y because WISHES implies it",
+        "WISHES=y is what was asked for",
+    ]
+    assert found.fix == {"EXTRA": "n"}
 
 
 def test_m_limits_what_depends_on_it(one: Explain) -> None:

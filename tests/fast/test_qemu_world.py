@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from kdrv.core.context import Context
-from kdrv.core.errors import CommandFailed, SetupError, UsageError
+from kdrv.core.errors import CommandFailed, DeadlineExceeded, SetupError, UsageError
 from kdrv.core.process import Command, LocalRunner
 from kdrv.kernel.arch import Arch
+from kdrv.machine.console import Console
 from kdrv.machine.contract import BootSpec, DeviceSpec, KernelImage, MachineEnded
 from kdrv.qemu import kvm
 from kdrv.qemu.machine import QemuMachine
+from kdrv.qemu.serial import SerialLine
 from kdrv.qemu.shell import console_expect, require_terminal
 from kdrv.qemu.world import QemuWorld
 
@@ -114,6 +116,19 @@ def test_the_monitor_answers_and_refuses(boot: Any) -> None:
             machine.unplug("nothing")
 
 
+def test_a_device_is_gone_when_the_guest_says_so_now(
+    boot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdrv.qemu.machine.UNPLUG_SECONDS", 0.1)
+    plugged = ("greet", "answer", "deleted:late", "answer", "sleep:30")
+    with boot(*plugged) as machine:
+        mark = machine.monitor.mark()
+        machine.monitor.execute("first")
+        assert machine.monitor.wait_event("DEVICE_DELETED", 5.0, lambda _: True, mark)
+        with pytest.raises(DeadlineExceeded, match="did not release late"):
+            machine.unplug("late")
+
+
 def test_a_command_to_a_dead_qemu_fails_at_once(boot: Any) -> None:
     with boot("greet", "exit:0") as machine:
         _end(machine)
@@ -159,6 +174,12 @@ def test_a_person_or_pexpect_types_at_the_console(boot: Any) -> None:
         console.sendline("root")
         console.expect("typed root")
         assert machine.console.wait_for("typed root", 10)
+
+
+def test_a_machine_that_does_not_read_keeps_nobody_waiting() -> None:
+    with SerialLine(Console()) as line:
+        for _ in range(100):
+            line.write(bytes(4096))
 
 
 def test_a_shell_needs_a_terminal() -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdrv.machine.reports.frames import Frame, Trace, handler, instruction, stable_name
+from kdrv.machine.reports.frames import Frame, Trace, instruction, named, stable_name
 from kdrv.machine.reports.kinds import CUT_HERE, REFINEMENTS, Kind, Opening
 from kdrv.machine.reports.lines import Line
 from kdrv.machine.reports.record import Report, fingerprint_of
@@ -37,7 +37,7 @@ class Draft:
     lines: list[str] = field(default_factory=list)
     message: list[str] = field(default_factory=list)
     trace: Trace = field(default_factory=Trace)
-    handlers: list[Frame] = field(default_factory=list)
+    mentioned: list[Frame] = field(default_factory=list)
     at: Frame | None = None
     context: re.Match[str] | None = None
     muted: bool = False
@@ -49,6 +49,12 @@ class Draft:
     def kind(self) -> Kind | None:
         """The kind so far, None while it is open."""
         return self.opening.kind if self.opening else None
+
+    def begin(self, opening: Opening | None, match: re.Match[str] | None) -> None:
+        """Say what kind it is; what was collected stays a message only where one stands above."""
+        self.opening, self.match = opening, match
+        if opening and opening.kind not in (Kind.WARN, Kind.BUG, Kind.UBSAN, Kind.SLAB):
+            self.message.clear()
 
     def absorbs(self, kind: Kind | None) -> bool:
         """Whether a report of ``kind`` (None: a "cut here") is a part of this one."""
@@ -83,8 +89,8 @@ class Draft:
             self.context = _CONTEXT.match(text)
         if self.trace.take(text):
             self.traced = 0 if self.trace.open else len(self.lines)
-        elif self.kind is Kind.IRQ and (named := handler(text)):
-            self.handlers.append(named)
+        elif mentioned := named(text):
+            self.mentioned.append(mentioned)
         elif not self.at and not self.traced:
             self.at = instruction(text)
         self._listen(text)
@@ -99,8 +105,9 @@ class Draft:
         elif self.context or text.startswith("Modules linked in:"):
             self.muted = True
         elif text and not self.muted and not (self.match and text == self.match.string):
-            one = self.kind is Kind.UBSAN and not self.message
-            if one or self.kind in (None, Kind.RUST_PANIC, Kind.WARN):
+            explained = self.kind is Kind.UBSAN and not self.message
+            kasan = self.kind is Kind.OOPS and text.startswith("KASAN: ")
+            if explained or kasan or self.kind in (None, Kind.RUST_PANIC, Kind.WARN):
                 self.message.append(text)
 
     def report(self) -> Report | None:
@@ -111,16 +118,16 @@ class Draft:
         if kind in (Kind.WARN, Kind.BUG):
             kind = refined(self.message) or kind
         frames = self._stack()
-        named = self.match.groupdict()
+        said = self.match.groupdict()
         title = _title(kind, self.match, self.message)
         context = self.context.groupdict() if self.context else {}
         return Report(
             kind=kind,
             title=title,
             frames=frames,
-            where=_relative(named.get("where") or ""),
-            cpu=int(named.get("cpu") or context.get("cpu") or -1),
-            task=named.get("task") or context.get("task") or "",
+            where=_relative(said.get("where") or ""),
+            cpu=int(said.get("cpu") or context.get("cpu") or -1),
+            task=said.get("task") or context.get("task") or "",
             taint=(context.get("taint") or "").replace(" ", ""),
             lines=tuple(self.lines),
             complete=self.closed or self.opening.single or bool(self.traced),
@@ -128,9 +135,9 @@ class Draft:
         )
 
     def _stack(self) -> tuple[Frame, ...]:
-        if self.handlers:
-            return tuple(self.handlers)
         stack = self.trace.frames
+        if self.mentioned and (self.kind is Kind.IRQ or not any(entry.own for entry in stack)):
+            return tuple(entry for entry in self.mentioned if entry.own) or tuple(self.mentioned)
         if self.at and (not stack or stack[0].symbol != self.at.symbol):
             return (self.at, *stack)
         return stack

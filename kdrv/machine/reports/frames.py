@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import demangle
 
@@ -24,8 +25,19 @@ _SYMBOL = (
 _CALL = re.compile(rf"^\s+(?:\[<[0-9a-fx]+>\] )?(?P<guess>\? )?{_SYMBOL}(?: \([A-Z]+\))*\s*$")
 _AT = re.compile(rf"^(?:RIP: [0-9a-f]{{4}}:|pc : ){_SYMBOL}\s*$")
 _TRACE = re.compile(r"^\s*Call [Tt]race:")
+_ENTRIES = {
+    "do_one_initcall": "init_module",
+    "__do_sys_delete_module": "cleanup_module",
+    "__se_sys_delete_module": "cleanup_module",
+    "__x64_sys_delete_module": "cleanup_module",
+    "__arm64_sys_delete_module": "cleanup_module",
+    "sys_delete_module": "cleanup_module",
+}
 _MARKS = frozenset({"<TASK>", "<IRQ>", "<NMI>", "<#DF>"})
-_HANDLER = re.compile(r"^\[<[0-9a-fx]+>\] (?P<symbol>[\w.$]+)(?: \[(?P<module>[\w-]+)\])?")
+_NAMED = re.compile(
+    r"(?:^\[<[0-9a-fx]+>\] |^\s+#\d+: .* at: |\bworkfn=|\bin-flight: \d+:)"
+    r"(?P<symbol>[\w.$]+)(?:\+0x\S+)?(?: \[(?P<module>[\w-]+)\])?(?: for \d+s)?$"
+)
 _SUFFIX = re.compile(
     r"\.(?:constprop|isra|part|cold|llvm|lto_priv|localalias|warm)(?:\.\d+)?|\.\d+$"
 )
@@ -46,7 +58,7 @@ _MACHINERY = re.compile(
     |__raw_spin_\w+|_raw_(?:spin|read|write)_\w+|do_raw_\w+|rwsem_\w+|down_(?:read|write)\w*
     |wait_for_completion\w*|__wait_for_common|wait_for_common|do_wait_\w+|io_schedule\w*
     |rust_begin_unwind|rust_panic|rust_helper_\w+
-    |refcount_warn_saturate|__list_(?:add|del)\w*|debug_(?:print_object|object|check|timer|rcu)\w*
+    |(?:\w+_)?notifier_call_chain|bus_notify|refcount_warn_saturate|__list_(?:add|del)\w*|debug_(?:print_object|object|check|timer|rcu)\w*
     |__debug_\w+|check_unmap|debug_dma_\w+|dma_debug_\w+|add_dma_entry|check_sync|dma_entry_free
     |fortify_panic|__fortify_\w+|usercopy_abort|__check_(?:heap_)?object\w*|check_heap_object
     |__copy_overflow|__stack_chk_fail|warn_alloc|_*alloc_(?:pages|frozen)\w*|alloc_pages\w*
@@ -133,9 +145,13 @@ def instruction(text: str) -> Frame | None:
     return _frame(found) if found else None
 
 
-def handler(text: str) -> Frame | None:
-    """An interrupt handler from the list after "nobody cared" (``kernel/irq/spurious.c``)."""
-    found = _HANDLER.match(text)
+def named(text: str) -> Frame | None:
+    """A function that a report names outside its stack, for where the stack tells nothing.
+
+    The handlers of an interrupt nobody cared for (``kernel/irq/spurious.c``), who took a lock
+    (``kernel/locking/lockdep.c``), the function of a work item (``kernel/workqueue.c``).
+    """
+    found = _NAMED.search(text)
     return frame(found["symbol"], 0, found["module"]) if found else None
 
 
@@ -158,6 +174,19 @@ def culprits(frames: Sequence[Frame]) -> tuple[Frame, ...]:
         if len(chosen) == DEEPEST:
             break
     return tuple(chosen or frames[:DEEPEST])
+
+
+def place(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """The names of the culprits, so that any build of the same source gives the same.
+
+    A module's init and exit functions have two names each, and compilers differ in which one the
+    symbol table keeps: they are told by their callers.
+    """
+    callers = {id(inner): outer.name for inner, outer in pairwise(frames)}
+    return tuple(
+        _ENTRIES.get(callers.get(id(entry), ""), entry.name) if entry.module else entry.name
+        for entry in culprits(frames)
+    )
 
 
 class Trace:

@@ -47,7 +47,7 @@ class _Reader:
             opening, match = opened or (None, None)
             if draft and draft.absorbs(opening.kind if opening else None):
                 if draft.opening is None:
-                    draft.opening, draft.match = opening, match
+                    draft.begin(opening, match)
                 elif opening:
                     draft.muted = True
             else:
@@ -55,7 +55,7 @@ class _Reader:
                 draft = Draft(order)
                 for above in self._head(line.caller, opening):
                     draft.take(above)
-                draft.opening, draft.match = opening, match
+                draft.begin(opening, match)
                 self._open[line.caller] = draft
         elif draft is None:
             # the other processors of a stall answer under ids of their own

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdrv.machine.reports.frames import Frame, culprits
+from kdrv.machine.reports.frames import Frame, culprits, place
 from kdrv.machine.reports.kinds import Kind
 
 _VALUE = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|\d+")
@@ -61,8 +61,7 @@ class Report:
 
 def fingerprint_of(kind: Kind, title: str, frames: Sequence[Frame]) -> str:
     """A short name for a fault: its kind and a digest of what is stable about it."""
-    named = culprits(frames)
-    names = [entry.name for entry in named]
-    if kind in _TITLE_IS_CLASS or all(entry.root for entry in named):
+    names = [*place(frames)]
+    if kind in _TITLE_IS_CLASS or all(entry.root for entry in culprits(frames)):
         names.insert(0, _VALUE.sub("N", title.split(" in ")[0] if kind is Kind.KASAN else title))
     return f"{kind}-{hashlib.sha256('|'.join(names).encode()).hexdigest()[:10]}"

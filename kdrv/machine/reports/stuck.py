@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kdrv.machine.reports.frames import Frame, Trace, culprits, instruction
+from kdrv.machine.reports.frames import Frame, Trace, culprits, instruction, place
 from kdrv.machine.reports.lines import kernel_lines
 
 _TASK = re.compile(r"^task:(?P<task>.+?)\s+state:(?P<state>\w)\s.*\bpid:(?P<pid>\d+)\b")
@@ -38,7 +38,7 @@ class Backtrace:
     @property
     def fingerprint(self) -> str:
         """The same for the same place in another run, boot or build."""
-        names = "|".join(entry.name for entry in culprits(self.frames))
+        names = "|".join(place(self.frames))
         return hashlib.sha256(f"{self.state}|{names}".encode()).hexdigest()[:10]
 
     def __str__(self) -> str:
