@@ -103,14 +103,17 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Add the KUnit suites that kdrv.toml names."""
+    """Add the KUnit suites that kdrv.toml names and, on a debug kernel, kmemleak's word."""
     from kdrv.core.project import find_project, load_project
-    from kdrv.testing.scripts import KunitItem
+    from kdrv.testing.scripts import KmemleakItem, KunitItem
 
     root = find_project(session.config.rootpath)
-    if root is None or not (suites := load_project(root).test.kunit):
-        return
-    items.extend(KunitItem.from_parent(session, name=f"kunit:{s}", suite=s) for s in suites)
+    if root is not None:
+        suites = load_project(root).test.kunit
+        items.extend(KunitItem.from_parent(session, name=f"kunit:{s}", suite=s) for s in suites)
+    hall = session.config.stash.get(HALL, None)
+    if items and hall and hall.prepared.request.debug:
+        items.append(KmemleakItem.from_parent(session, name="kmemleak"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,16 +8,25 @@ from typing import Any
 import pytest
 
 from kdrv.core.errors import WorkFailed
+from kdrv.machine.reports.kmemleak import parse_kmemleak
+from kdrv.machine.verdict import describe
 from kdrv.testing.driver import judge_unit_tests
 from kdrv.testing.ktap import Outcome, Results, of_program
 from kdrv.testing.plugin import hall_of
 from kdrv.testing.prepare import TESTS
 
 SCRIPT_DEADLINE = 300.0
+KMEMLEAK = "/sys/kernel/debug/kmemleak"
+KMEMLEAK_AGE = 5.5
+KMEMLEAK_DEADLINE = 120.0
 
 
 class ScriptFailed(WorkFailed):
     """A shell test reported a failure."""
+
+
+class Leaked(WorkFailed):
+    """kmemleak found memory that nothing points to."""
 
 
 class ShellFile(pytest.File):
@@ -54,6 +63,33 @@ class ShellItem(pytest.Item):
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where pytest says it is."""
         return self.path, None, self.name
+
+
+class KmemleakItem(pytest.Item):
+    """What kmemleak finds when all other tests are done, on a kernel that has it.
+
+    Only objects older than five seconds count (mm/kmemleak.c: MSECS_MIN_AGE), and only those that
+    two scans agree on: a pointer may be in a register during the first.
+    """
+
+    def runtest(self) -> None:
+        """Scan twice."""
+        room = hall_of(self.config).room
+        if not room.running or not room.guest.exists(KMEMLEAK):
+            pytest.skip("the machine is gone, or its kernel has no kmemleak")
+        guest = room.guest
+        guest.sleep(KMEMLEAK_AGE)
+        for _ in range(2):
+            guest.write_text(KMEMLEAK, "scan", timeout=KMEMLEAK_DEADLINE)
+        leaks = parse_kmemleak(guest.read_text(KMEMLEAK, timeout=KMEMLEAK_DEADLINE))
+        if leaks:
+            raise Leaked(
+                f"{describe(leaks[0])} ({len(leaks)} such places)", detail=leaks[0].lines[:20]
+            )
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        """Where pytest says it is."""
+        return self.config.rootpath, None, self.name
 
 
 class KunitItem(pytest.Item):
