@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from kdrv.build.diagnostics import parse
+from kdrv.build.diagnostics.rust_places import placed
 from kdrv.build.interrupted import guarded
 from kdrv.build.lane import Lane
 from kdrv.build.make import Heard, Make, run
@@ -76,12 +77,14 @@ def build_module(
             with ctx.events.step(label) as step:
                 done = run(ctx, command_line, Heard(step), output / LOG)
         modules = _modules(output) if done.ok else ()
+        said = parse(done.output.splitlines(), lane=lane.name)
+        said = placed(ctx, toolchain, said, output)
     return ModuleBuild(
         directory=directory,
         lane=lane.name,
         ok=done.ok,
         modules=modules,
-        diagnostics=parse(done.output.splitlines(), lane=lane.name),
+        diagnostics=said,
         seconds=time.monotonic() - began,
         log=output / LOG,
         reproducer=reproducer,

@@ -78,6 +78,7 @@ def build(
     if sarif:
         from kdrv.report.sarif import sarif_text
 
-        Path(sarif).write_text(sarif_text(d for result in results for d in result.diagnostics))
+        diagnostics = [d for result in results for d in result.diagnostics]
+        Path(sarif).write_text(sarif_text(diagnostics, request.module))
     print_json(results) if as_json else show_builds(results)
     sys.exit(0 if all(result.ok for result in results) else EXIT_FAILED)

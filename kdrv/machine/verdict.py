@@ -157,6 +157,9 @@ _IMPERSONAL: dict[Kind, str] = {
     Kind.LEAK: "memory was lost: {title}",
 }
 
+_AT_THE_FAULT = frozenset({Kind.RUST_PANIC, Kind.BUG, Kind.WARN, Kind.UBSAN})
+"""Kinds whose file and line is where the fault is, not where a detector found it."""
+
 
 def describe(report: Report) -> str:
     """One sentence for a person: who did what, and where."""
@@ -167,7 +170,8 @@ def describe(report: Report) -> str:
     what = _WORDS.get(report.kind, "{title}").replace("{title}", report.title)
     if report.kind in _IMPERSONAL and report.kind not in _WORDS:
         return _IMPERSONAL[report.kind].format(title=report.title)
-    place = [f"at {report.where}"] if report.where and report.where not in report.title else []
+    told = report.where and report.kind in _AT_THE_FAULT and report.where not in report.title
+    place = [f"at {report.where}"] if told else []
     if culprit and culprit.name not in report.title:
         place.append(f"({culprit.name})" if place else f"in {culprit.name}")
     return " ".join((f"{who} {what}", *place))

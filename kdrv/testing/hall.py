@@ -9,12 +9,16 @@ from pathlib import Path
 
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
+from kdrv.guest.session import TIMEOUT
 from kdrv.machine.contract import World
 from kdrv.testing.driver import Driver
 from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
-from kdrv.testing.room import Room
+from kdrv.testing.room import BOOT_DEADLINE, Room
 from kdrv.testing.traces import Places
 from kdrv.testing.worlds import make_world
+
+DEBUG_FACTOR = 4.0
+"""How much longer a debug kernel may take for everything."""
 
 
 class Hall:
@@ -22,7 +26,15 @@ class Hall:
 
     def __init__(self, prepared: Prepared, world: World) -> None:
         self.prepared = prepared
-        self.room = Room(world, prepared.spec, reproducer=prepared.request.command())
+        request = prepared.request
+        slower = DEBUG_FACTOR if request.debug else 1.0
+        self.room = Room(
+            world,
+            prepared.spec,
+            deadline=BOOT_DEADLINE * slower,
+            patience=(request.project.test.deadline if request.project else TIMEOUT) * slower,
+            reproducer=request.command(),
+        )
         self._known: Places = Counter()
         self._boots = 0
 

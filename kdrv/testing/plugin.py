@@ -102,18 +102,16 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Add the KUnit suites that kdrv.toml names and, on a debug kernel, kmemleak's word."""
+    """Add the KUnit suites that kdrv.toml names."""
     from kdrv.core.project import find_project, load_project
-    from kdrv.testing.scripts import KmemleakItem, KunitItem
+    from kdrv.testing.scripts import KunitItem
 
     root = find_project(session.config.rootpath)
-    if root is not None:
-        suites = load_project(root).test.kunit
-        items.extend(KunitItem.from_parent(session, name=f"kunit:{s}", suite=s) for s in suites)
-    hall = session.config.stash.get(HALL, None)
-    if items and hall and hall.prepared.request.debug:
-        items.append(KmemleakItem.from_parent(session, name="kmemleak"))
+    if root is None or not (suites := load_project(root).test.kunit):
+        return
+    items.extend(KunitItem.from_parent(session, name=f"kunit:{s}", suite=s) for s in suites)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,14 +26,19 @@ MODULES = "/kdrv/modules"
 TESTS = "/kdrv/tests"
 WATCH = (
     # A lockup is a verdict of seconds, not of minutes (kernel/watchdog.c, kernel/hung_task.c).
-    "watchdog_thresh=5",
-    "sysctl.kernel.hung_task_timeout_secs=20",
-    # Who allocated each slab object: what is left after unload has a name (mm/slub.c).
-    "slab_debug=U,kmalloc-*",
+    # A processor that is locked up prints nothing by itself where there is only one.
+    "watchdog_thresh=4",
+    "softlockup_panic=1",
+    "sysctl.kernel.hung_task_timeout_secs=10",
+    "sysctl.kernel.hung_task_check_interval_secs=1",
     # Crash addresses differ between boots for no use of ours.
     "nokaslr",
 )
-WATCH_DEBUG = ("kmemleak=on",)
+# Who allocated each slab object: what is left after unload has a name (mm/slub.c).
+WATCH_PLAIN = ("slab_debug=U,kmalloc-*",)
+# The same; and without consistency checks ("F") kmemleak misses most leaks, for freed objects keep
+# pointers to them.
+WATCH_DEBUG = ("slab_debug=F;FU,kmalloc-*", "kmemleak=on")
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def boot_spec(
     devices: tuple[DeviceSpec, ...] = (),
 ) -> BootSpec:
     """How to boot a kernel: a project's machine, or one with the given ``devices``."""
-    watch = (*WATCH, *(WATCH_DEBUG if request.debug else ()))
+    watch = (*WATCH, *(WATCH_DEBUG if request.debug else WATCH_PLAIN))
     if project is None:
         return BootSpec(image, initramfs, devices, cpus=2, cmdline=watch)
     machine = project.machine

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kdrv.core.errors import WorkFailed
 from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
-from kdrv.guest.session import Guest
+from kdrv.guest.session import TIMEOUT, Guest
 from kdrv.machine.contract import BootSpec, Machine, MachineEnded, World
 from kdrv.machine.reports import Report, judge
 from kdrv.machine.verdict import Observed, Verdict, verdict_of
@@ -18,7 +18,7 @@ from kdrv.machine.verdict import Observed, Verdict, verdict_of
 BOOT_DEADLINE = 60.0
 EARLY_DEADLINE = 20.0
 LAST_CHANCE = 2.0
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 3.0
 """How long the kernel gets to finish printing a report after it was seen to begin."""
 
 
@@ -43,16 +43,27 @@ class _Running:
 
 
 class Room:
-    """Boots machines from one :class:`BootSpec` and watches over what happens in them."""
+    """Boots machines from one :class:`BootSpec` and watches over what happens in them.
+
+    ``deadline`` is how long the guest may take to answer first, ``patience`` how long a call in it
+    may take, in seconds.
+    """
 
     def __init__(
-        self, world: World, spec: BootSpec, *, deadline: float = BOOT_DEADLINE, reproducer: str = ""
+        self,
+        world: World,
+        spec: BootSpec,
+        *,
+        deadline: float = BOOT_DEADLINE,
+        patience: float = TIMEOUT,
+        reproducer: str = "",
     ) -> None:
         self.world = world
         self.spec = spec
         self.boots = 0
         self.boot_seconds = 0.0
         self._deadline = deadline
+        self._patience = patience
         self._reproducer = reproducer
         self._running: _Running | None = None
         self._last_console: tuple[str, ...] = ()
@@ -117,7 +128,7 @@ class Room:
                 # none and the agent is there.
                 spoke = machine.console.wait_for("", min(EARLY_DEADLINE, self._deadline))
                 left = self._deadline if spoke else LAST_CHANCE
-                guest = Guest.of(machine, boot_timeout=left)
+                guest = Guest.of(machine, boot_timeout=left, timeout=self._patience)
             except (GuestGone, GuestSilent) as error:
                 lines = machine.console.since()
                 self._last_console = lines
@@ -140,9 +151,10 @@ class Room:
             running.judged = max(running.judged, console.mark())
             return ()
         until = time.monotonic() + SETTLE_SECONDS
-        while time.monotonic() < until and time.monotonic() - console.last_byte_at < 0.2:
+        reports = judge(lines, running.baseline)
+        while time.monotonic() < until and not all(report.complete for report in reports):
             time.sleep(0.05)
-        reports = judge(console.since(running.judged), running.baseline)
+            reports = judge(console.since(running.judged), running.baseline)
         running.judged = console.mark()
         return reports
 

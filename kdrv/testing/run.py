@@ -17,6 +17,7 @@ from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.testing.hall import Hall, open_hall
 from kdrv.testing.plugin import HALL
 from kdrv.testing.prepare import TestRequest
+from kdrv.testing.scripts import KmemleakItem
 
 PLUGIN = "kdrv.testing.plugin"
 NOT_REWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"
@@ -73,6 +74,14 @@ class _Recorder:
 
     def pytest_configure(self, config: pytest.Config) -> None:
         config.stash[HALL] = self._hall
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, items: list[pytest.Item]
+    ) -> None:
+        """After all that were selected, kmemleak has its word on a debug kernel."""
+        if items and self._request.debug:
+            items.append(KmemleakItem.from_parent(session, name="kmemleak"))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

@@ -161,6 +161,11 @@ def test_the_worst_of_some():
             " (boom_warn)",
         ),
         (
+            "x86_64-debug-rust6",
+            "the driver rboom sleeps where it must not: sleeping function called from invalid"
+            " context in rboom::nested",
+        ),
+        (
             "x86_64-plain-initdies",
             "the first process in the guest died, which stops any kernel: "
             "Attempted to kill init! exitcode=0x00000300",
@@ -325,6 +330,14 @@ def test_boot_messages_that_only_sound_bad_are_no_reports():
         "[    0.700000] refcount_t: a driver says the word",
     ]
     assert parse(lines) == ()
+
+
+def test_a_dma_leak_is_laid_to_who_mapped_not_to_who_released():
+    lines = (CONSOLES / "x86_64-debug-pcisingle.log").read_text().splitlines()
+    (report,) = parse([*lines, "[  200.000000][   T37] something else"])
+    assert report.kind is Kind.DMA
+    assert str(report.culprit) == "ppciprobe [boom]"
+    assert report.lines[-1].endswith("really_probe+0x20e/0x4e0")
 
 
 def test_an_unfinished_report_says_that_more_may_come():

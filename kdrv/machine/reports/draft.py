@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdrv.machine.reports.frames import Frame, Trace, instruction, named, stable_name
-from kdrv.machine.reports.kinds import CUT_HERE, REFINEMENTS, Kind, Opening
+from kdrv.machine.reports.frames import Frame, Trace, instruction, named, stable_name, stack_entry
+from kdrv.machine.reports.kinds import CUT_HERE, MAPPED_AT, REFINEMENTS, Kind, Opening
 from kdrv.machine.reports.lines import Line
 from kdrv.machine.reports.record import Report, fingerprint_of
 from kdrv.toolchain.base import MODULE, SOURCE
@@ -19,6 +19,7 @@ _CONTEXT = re.compile(
 _OFFSET = re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+")
 _OOPS_CODE = re.compile(r":? [0-9a-f]{4,16} \[#\d+\].*$")
 _BRACKETED = re.compile(r"\[(\D+)\]")
+_PENDING = re.compile(r"pending DMA allocations while released from device")
 _RUST_NAME = re.compile(r"\b_(?:R|ZN)\w{8,}")
 _TAINT_WORDS = re.compile(r" \((?:Not tainted|Tainted: [A-Z ]+)\)")
 
@@ -44,6 +45,7 @@ class Draft:
     traced: int = 0
     """How many lines the report had when its stack ended; 0 before."""
     closed: bool = False
+    mapping: bool = False
 
     @property
     def kind(self) -> Kind | None:
@@ -56,6 +58,11 @@ class Draft:
         if opening and opening.kind not in (Kind.WARN, Kind.BUG, Kind.UBSAN, Kind.SLAB):
             self.message.clear()
 
+    def reopen(self) -> None:
+        """Go on behind the end: a stack that names who mapped the memory follows."""
+        self.closed, self.mapping = False, True
+        self.mentioned.clear()
+
     def absorbs(self, kind: Kind | None) -> bool:
         """Whether a report of ``kind`` (None: a "cut here") is a part of this one."""
         if self.opening is None:
@@ -67,6 +74,14 @@ class Draft:
         """Add a line; false when the report had ended before it."""
         text = line.text
         opening = self.opening
+        if self.mapping:
+            entry = stack_entry(text)
+            if entry:
+                self.mentioned.append(entry[0])
+            elif text != MAPPED_AT:
+                return False
+            self.lines.append(line.raw)
+            return True
         if opening and opening.close and opening.close.match(text):
             self.closed = True
         elif self.traced and opening and not opening.close:
@@ -117,7 +132,7 @@ class Draft:
         kind = self.opening.kind
         if kind in (Kind.WARN, Kind.BUG):
             kind = refined(self.message) or kind
-        frames = self._stack()
+        frames = self._stack(kind)
         said = self.match.groupdict()
         title = _title(kind, self.match, self.message)
         context = self.context.groupdict() if self.context else {}
@@ -130,13 +145,17 @@ class Draft:
             task=said.get("task") or context.get("task") or "",
             taint=(context.get("taint") or "").replace(" ", ""),
             lines=tuple(self.lines),
-            complete=self.closed or self.opening.single or bool(self.traced),
+            complete=self.closed or self.mapping or self.opening.single or bool(self.traced),
             fingerprint=fingerprint_of(kind, title, frames),
         )
 
-    def _stack(self) -> tuple[Frame, ...]:
+    def _stack(self, kind: Kind) -> tuple[Frame, ...]:
+        """The stack, or what the report mentions where that tells more."""
         stack = self.trace.frames
-        if self.mentioned and (self.kind is Kind.IRQ or not any(entry.own for entry in stack)):
+        if self.mapping and _PENDING.search(" ".join(self.message)):
+            # whoever released the device did nothing wrong; who mapped and did not unmap, did
+            return tuple(self.mentioned)
+        if self.mentioned and (kind is Kind.IRQ or not any(entry.own for entry in stack)):
             return tuple(entry for entry in self.mentioned if entry.own) or tuple(self.mentioned)
         if self.at and (not stack or stack[0].symbol != self.at.symbol):
             return (self.at, *stack)
@@ -163,7 +182,7 @@ def _title(kind: Kind, match: re.Match[str], message: Sequence[str]) -> str:
         said = " ".join(message)
     elif "cond" in named:
         said = f"WARN_ON({named['cond']}) in {said}" if named["cond"] else f"WARN_ON in {said}"
-    return _RUST_NAME.sub(lambda found: stable_name(found[0]), _OFFSET.sub("", said))
+    return _RUST_NAME.sub(lambda found: stable_name(found[0]), _OFFSET.sub("", said)).rstrip(":")
 
 
 def _relative(where: str) -> str:

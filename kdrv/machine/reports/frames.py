@@ -59,7 +59,7 @@ _MACHINERY = re.compile(
     |wait_for_completion\w*|__wait_for_common|wait_for_common|do_wait_\w+|io_schedule\w*
     |rust_begin_unwind|rust_panic|rust_helper_\w+
     |(?:\w+_)?notifier_call_chain|bus_notify|refcount_warn_saturate|__list_(?:add|del)\w*|debug_(?:print_object|object|check|timer|rcu)\w*
-    |__debug_\w+|check_unmap|debug_dma_\w+|dma_debug_\w+|add_dma_entry|check_sync|dma_entry_free
+    |__debug_\w+|check_unmap|debug_dma_\w+|dma_debug_\w+|dma_(?:map|alloc)_\w+|dmam_alloc\w*|add_dma_entry|check_sync|dma_entry_free
     |fortify_panic|__fortify_\w+|usercopy_abort|__check_(?:heap_)?object\w*|check_heap_object
     |__copy_overflow|__stack_chk_fail|warn_alloc|_*alloc_(?:pages|frozen)\w*|alloc_pages\w*
     |_*get_free_pages\w*|_*kmalloc\w*|krealloc\w*|kvrealloc\w*|_*kvmalloc\w*|kmem_cache_alloc\w*

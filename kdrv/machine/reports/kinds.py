@@ -71,6 +71,8 @@ class Opening:
 
 
 CUT_HERE = "------------[ cut here ]------------"
+MAPPED_AT = "DMA-API: Mapped at:"
+"""Stands, with a stack below it, behind the end of a DMA-API report (kernel/dma/debug.c)."""
 END_TRACE = re.compile(r"^---\[ end trace ")
 _RULE = re.compile(r"^={10,}$")
 _END_PANIC = re.compile(r"^---\[ end Kernel panic")

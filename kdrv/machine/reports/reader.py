@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from kdrv.machine.reports.draft import Draft, refined
-from kdrv.machine.reports.kinds import CUT_HERE, OPENINGS, Kind, Opening
+from kdrv.machine.reports.kinds import CUT_HERE, MAPPED_AT, OPENINGS, Kind, Opening
 from kdrv.machine.reports.lines import Line, kernel_lines
 from kdrv.machine.reports.record import Report
 
@@ -57,12 +57,22 @@ class _Reader:
                     draft.take(above)
                 draft.begin(opening, match)
                 self._open[line.caller] = draft
+        elif draft is None and line.text == MAPPED_AT:
+            draft = self._reopened(line.caller)
         elif draft is None:
             # the other processors of a stall answer under ids of their own
             draft = next((d for d in self._open.values() if d.kind in _STALLS), None)
         if draft and (not draft.take(line) or draft.closed):
             self._done.append(draft)
             self._open = {who: other for who, other in self._open.items() if other is not draft}
+
+    def _reopened(self, caller: str) -> Draft | None:
+        """The warning that ended just now, for the stack that follows it."""
+        if not (self._done and self._done[-1].kind is Kind.WARN):
+            return None
+        draft = self._open[caller] = self._done.pop()
+        draft.reopen()
+        return draft
 
     def _finish(self, caller: str) -> None:
         draft = self._open.pop(caller, None)
