@@ -6,6 +6,7 @@ import shlex
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from kdrv.build.check_bench import Driver
 from kdrv.build.checks import CheckResult, Outcome, run_checks
@@ -24,6 +25,41 @@ from kdrv.kernel.arch import Arch
 from kdrv.kernel.tree import KernelTree
 from kdrv.toolchain.base import Toolchain
 from kdrv.toolchain.select import AUTO, select
+
+
+class Choices(Protocol):
+    """What ``kdrv build`` and ``kdrv test`` let a user choose alike."""
+
+    @property
+    def kernel(self) -> str | None: ...  # noqa: D102
+    @property
+    def toolchain(self) -> str: ...  # noqa: D102
+    @property
+    def arch(self) -> Arch: ...  # noqa: D102
+    @property
+    def base(self) -> str: ...  # noqa: D102
+    @property
+    def fragments(self) -> tuple[Path, ...]: ...  # noqa: D102
+    @property
+    def debug(self) -> bool: ...  # noqa: D102
+
+
+def spelled(chosen: Choices) -> list[str]:
+    """The options of a command line that choose the same; defaults are left out."""
+    words = []
+    for option, value, default in (
+        ("--kernel", chosen.kernel, None),
+        ("--toolchain", chosen.toolchain, AUTO),
+        ("--arch", chosen.arch.value, Arch.X86_64.value),
+        ("--config", chosen.base, TINY),
+    ):
+        if value is not None and value != default:
+            words += [option, value]
+    for path in chosen.fragments:
+        words += ["--fragment", str(path)]
+    if chosen.debug:
+        words.append("--debug")
+    return words
 
 
 @dataclass(frozen=True)
@@ -90,19 +126,7 @@ class BuildRequest:
             words.append(str(place))
         if language is Language.RUST:
             words.append("--rust")
-        for option, value, default in (
-            ("--kernel", self.kernel, None),
-            ("--toolchain", self.toolchain, AUTO),
-            ("--arch", self.arch.value, Arch.X86_64.value),
-            ("--config", self.base, TINY),
-        ):
-            if value is not None and value != default:
-                words += [option, value]
-        for path in self.fragments:
-            words += ["--fragment", str(path)]
-        if self.debug:
-            words.append("--debug")
-        return shlex.join(words)
+        return shlex.join([*words, *spelled(self)])
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ class Store:
         """Entries that an interrupted run left and nobody is making now."""
         left = []
         for path in sorted(self.root.glob("*/*")):
-            if path.is_dir() and not (path / MANIFEST).exists():
+            if (path / "data").is_dir() and not (path / MANIFEST).exists():
                 lock = FileLock(path.parent / f".{path.name}.lock")
                 try:
                     with lock.acquire(timeout=0):

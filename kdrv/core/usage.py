@@ -11,8 +11,8 @@ from pathlib import Path
 from kdrv.core.context import Context
 from kdrv.core.store import Entry, Store, remove_tree
 
-PLAIN = ("ccache", "apt")
-"""Directories below the cache that are no entries: the compiler cache and apt's own state."""
+PLAIN = ("ccache", "apt", "demo")
+"""Directories below the cache that are no entries: compiler caches, apt's state, the demo."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build
+from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build, spelled
 from kdrv.build.api import prepare as prepare_build
 from kdrv.build.intree import built_module
 from kdrv.build.lane import TINY
@@ -63,19 +63,7 @@ class TestRequest:
         words = ["kdrv", "test", f"--{self.world}"]
         if self.project:
             words.append(str(self.project.root))
-        for option, value, default in (
-            ("--kernel", self.kernel, None),
-            ("--toolchain", self.toolchain, AUTO),
-            ("--arch", self.arch.value, Arch.X86_64.value),
-            ("--config", self.base, TINY),
-        ):
-            if value is not None and value != default:
-                words += [option, value]
-        for path in self.fragments:
-            words += ["--fragment", str(path)]
-        if self.debug:
-            words.append("--debug")
-        return shlex.join([*words, *arguments])
+        return shlex.join([*words, *spelled(self), *arguments])
 
 
 @dataclass(frozen=True)

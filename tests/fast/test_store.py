@@ -128,13 +128,15 @@ def test_survey_and_prune(ctx: Context) -> None:
     long_ago = time.time() - 90 * 86400
     os.utime(ctx.cache / "kernel/old" / MANIFEST, (long_ago, long_ago))
     (ctx.cache / "kernel/broken/data").mkdir(parents=True)
+    (ctx.cache / "ccache/tree").mkdir(parents=True)
     found = survey(ctx)
     assert {item.path.name: item.finished for item in found.items} == {
         "old": True,
         "new": True,
         "broken": False,
+        "tree": True,
     }
     assert found.total > 0
     assert {item.path.name for item in prune(ctx, days=30)} == {"old", "broken"}
-    assert [item.path.name for item in survey(ctx).items] == ["new"]
-    assert len(prune(ctx, keep=0)) == 1
+    assert {item.path.name for item in survey(ctx).items} == {"new", "tree"}
+    assert len(prune(ctx, keep=0)) == 2
