@@ -1,7 +1,7 @@
-"""Booting beside bare QEMU and virtme-ng, and a no-op build beside bare make.
+"""Booting beside bare QEMU, and a no-op build beside bare make.
 
-``python -m bench.speed [boot] [noop] [virtme]``: one line a comparison. Rounds alternate,
-so the machine's drift hits both sides. virtme-ng comes from PyPI (``pip install virtme-ng``).
+``python -m bench.speed [boot] [noop]``: one line a comparison. Rounds alternate, so the machine's
+drift hits both sides.
 """
 
 from __future__ import annotations
@@ -111,36 +111,18 @@ def noop(rig: Rig) -> Ratio:
         )
 
 
-def virtme(rig: Rig) -> Ratio | None:
-    """One command in the same kernel, beside virtme-ng."""
-    vng = shutil.which("vng", path=f"{Path(sys.executable).parent}:/usr/bin")
-    if not vng:
-        print("virtme-ng is not installed: pip install virtme-ng")
-        return None
-    world = QemuWorld(rig.bench.toolchain, rig.ctx)
-    spec = BootSpec(rig.image, rig.initramfs, cpus=1)
-
-    def ours() -> None:
-        with world.boot(spec) as machine:
-            assert Guest.of(machine).run(["uname", "-r"]).output.strip() == rig.image.release
-
-    argv = [vng, "--disable-kvm", "--run", str(rig.image.build), "--cpus", "1", "--", "uname", "-r"]
-    return measure("one command in the guest", ours, "virtme-ng", _program(argv), rounds=3)
-
-
 def _program(argv: list[str]) -> Callable[[], object]:
     return lambda: subprocess.run(argv, check=True, capture_output=True)
 
 
 def main() -> None:
     """Run the comparisons named on the command line, or all."""
-    known = {"boot": boot, "noop": noop, "virtme": virtme}
+    known = {"boot": boot, "noop": noop}
     wanted = sys.argv[1:] or list(known)
     began = time.monotonic()
     with rig() as made:
         for name in wanted:
-            if ratio := known[name](made):
-                print(ratio.row(), flush=True)
+            print(known[name](made).row(), flush=True)
     print(f"in all {time.monotonic() - began:.0f} s")
 
 

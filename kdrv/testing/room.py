@@ -67,6 +67,7 @@ class Room:
         self._reproducer = reproducer
         self._running: _Running | None = None
         self._last_console: tuple[str, ...] = ()
+        self._unbootable: Condemned | None = None
 
     @property
     def guest(self) -> Guest:
@@ -114,6 +115,9 @@ class Room:
         return self._running.machine.console.since() if self._running else self._last_console
 
     def _present(self) -> _Running:
+        if self._unbootable:
+            # What did not boot does not boot the next time: every test fails at once.
+            raise self._unbootable
         if self._running is None:
             self._running = self._boot()
         return self._running
@@ -134,7 +138,8 @@ class Room:
                 self._last_console = lines
                 seen = _observed(error, lines, booting=True)
                 verdict = verdict_of(judge(lines), seen)
-                raise Condemned(verdict, error, self._reproducer) from error
+                self._unbootable = Condemned(verdict, error, self._reproducer)
+                raise self._unbootable from error
             self.boot_seconds += time.monotonic() - began
             lines = machine.console.since()
             return _Running(machine, guest, stack.pop_all(), len(lines), lines)

@@ -46,6 +46,10 @@ class ShellItem(pytest.Item):
     def runtest(self) -> None:
         """Run it."""
         hall = hall_of(self.config)
+        if not hall.room.guest.exists("/bin/sh"):
+            pytest.skip(
+                "the guest has no shell: the toolchain's busybox is of another architecture"
+            )
         with hall.driver():
             argv = ["/bin/sh", f"{TESTS}/{self.path.name}"]
             done = hall.room.guest.run(argv, timeout=SCRIPT_DEADLINE)
