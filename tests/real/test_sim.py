@@ -169,7 +169,6 @@ def test_a_long_sleep_costs_nothing_but_virtual_time(boot: Boot) -> None:
         assert 1000 <= (machine.now - before) / 1e9 < 1001
         guest.power_off()
         assert not machine.alive
-        assert any("Power down" in line for line in machine.console.tail())
         assert len(machine.line_times) == len(machine.console.since())
 
 
