@@ -13,7 +13,7 @@ from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
 from kdrv.guest.session import TIMEOUT, Guest
 from kdrv.machine.contract import BootSpec, Machine, MachineEnded, World
 from kdrv.machine.reports import Report, judge
-from kdrv.machine.verdict import Observed, Verdict, verdict_of
+from kdrv.machine.verdict import End, Observed, Verdict, verdict_of
 
 BOOT_DEADLINE = 60.0
 EARLY_DEADLINE = 20.0
@@ -119,8 +119,23 @@ class Room:
             # What did not boot does not boot the next time: every test fails at once.
             raise self._unbootable
         if self._running is None:
-            self._running = self._boot()
+            try:
+                self._running = self._boot()
+            except Condemned as first:
+                # Emulated processors of a busy host drift apart, and a kernel may then wait for
+                # ever while it chooses its clock. One that hangs by its own fault does so again.
+                if first.verdict.outcome is not End.BOOT_HANG:
+                    self._unbootable = first
+                    raise
+                self._running = self._boot_again()
         return self._running
+
+    def _boot_again(self) -> _Running:
+        try:
+            return self._boot()
+        except Condemned as second:
+            self._unbootable = second
+            raise
 
     def _boot(self) -> _Running:
         began = time.monotonic()
@@ -138,8 +153,7 @@ class Room:
                 self._last_console = lines
                 seen = _observed(error, lines, booting=True)
                 verdict = verdict_of(judge(lines), seen)
-                self._unbootable = Condemned(verdict, error, self._reproducer)
-                raise self._unbootable from error
+                raise Condemned(verdict, error, self._reproducer) from error
             self.boot_seconds += time.monotonic() - began
             lines = machine.console.since()
             return _Running(machine, guest, stack.pop_all(), len(lines), lines)
