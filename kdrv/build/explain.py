@@ -18,7 +18,7 @@ from kdrv.build.lane import Fragment
 from kdrv.build.make import Make
 from kdrv.core.context import Context
 from kdrv.core.errors import KdrvError
-from kdrv.kernel.kconfig import Setting, compare, merge, parse_settings, read_settings
+from kdrv.kernel.kconfig import Setting, compare, merge, read_settings
 from kdrv.kernel.kconfig_expr import Values
 from kdrv.kernel.kconfig_tree import KconfigTree
 
@@ -32,10 +32,10 @@ def explain_lane(ctx: Context, make: Make, config: Path) -> tuple[Explanation, .
     :class:`kdrv.core.errors.UsageError` for a fragment with a line that is no setting.
     """
     lane = make.lane
-    requested = merge(*(_settings(fragment) for fragment in lane.fragments))
+    requested = lane.settings
     if not compare(requested, read_settings(config)):
         return ()
-    base = _settings(lane.base) if isinstance(lane.base, Fragment) else {}
+    base = lane.base.settings if isinstance(lane.base, Fragment) else {}
     variables = dict(word.split("=", 1) for word in lane.make_variables())
     probe = Probe(make.tree.path, make.output, make.toolchain, variables, ctx)
     with ctx.events.step("finding out why Kconfig dropped what was asked for"):
@@ -81,7 +81,3 @@ def explain(
     )
     explainer = Explainer(world, probe.tree, {one.setting.symbol for one in missing})
     return tuple(sorted(map(explainer.explain, missing), key=lambda explained: explained.follows))
-
-
-def _settings(fragment: Fragment) -> dict[str, Setting]:
-    return parse_settings(fragment.text, Path(fragment.name))

@@ -30,6 +30,11 @@ class Fragment:
     name: str
     text: str
 
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The settings by symbol. Raises :class:`UsageError` for a line that is none."""
+        return parse_settings(self.text, Path(self.name))
+
 
 @dataclass(frozen=True)
 class Lane:
@@ -74,7 +79,7 @@ class Lane:
 
         Raises :class:`UsageError` for a line that is no setting, with its file and number.
         """
-        return merge(*(parse_settings(f.text, Path(f.name)) for f in self.fragments))
+        return merge(*(fragment.settings for fragment in self.fragments))
 
     @property
     def identity(self) -> str:
