@@ -72,13 +72,8 @@ def show_error(error: KdrvError) -> None:
     """Print an error to stderr: the sentence, what was expected, the remedy, the reproducer."""
     lines = [f"{click.style('kdrv:', fg='red', bold=True)} {error.message}"]
     lines += [f"  | {line}" for line in error.detail]
-    for word, text in (
-        ("expected", error.expected),
-        ("remedy", error.remedy),
-        ("reproduce", error.reproducer),
-    ):
-        if text:
-            lines.append(f"  {click.style(word + ':', bold=True)} {text}")
+    for word, text in error.hints():
+        lines.append(f"  {click.style(word + ':', bold=True)} {text}")
     click.echo("\n".join(lines), err=True)
 
 

@@ -39,6 +39,15 @@ class KdrvError(Exception):
         self.detail = tuple(detail)
         self.reproducer = reproducer
 
+    def hints(self) -> tuple[tuple[str, str], ...]:
+        """What there is to say beyond the sentence, each with its word, in reading order."""
+        words = (
+            ("expected", self.expected),
+            ("remedy", self.remedy),
+            ("reproduce", self.reproducer),
+        )
+        return tuple((word, text) for word, text in words if text)
+
 
 class UsageError(KdrvError):
     """The caller asked for something that cannot be: a bad name, path, option or file."""

@@ -165,11 +165,6 @@ def _watched(item: pytest.Item) -> Iterator[None]:
 
 def _in_words(error: KdrvError) -> str:
     lines = [error.message, *(f"  | {line}" for line in error.detail)]
-    for word, text in (
-        ("expected", error.expected),
-        ("remedy", error.remedy),
-        ("reproduce", error.reproducer),
-    ):
-        if text:
-            lines.append(f"  {word}: {text}")
+    for word, text in error.hints():
+        lines.append(f"  {word}: {text}")
     return "\n".join(lines)
