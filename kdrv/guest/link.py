@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
 
-from kdrv.core.errors import DeadlineExceeded, SetupError
+from kdrv.core.errors import DeadlineExceeded, SetupError, WorkFailed
 from kdrv.guest import bodies, wire
 from kdrv.guest.bodies import Hello, Inspection
 from kdrv.guest.errors import CONSOLE_LINES, REPORT_LINES, GuestCallDied, GuestGone, GuestSilent
@@ -136,6 +136,10 @@ class Link:
         except MachineEnded as end:
             self._end(end)
             return True
+        except WorkFailed:
+            # A device model that raised has ended the machine: nobody is there to be asked.
+            self.lost = True
+            raise
         self.lost = self.lost and not data
         for message in self._decoder.feed(data):
             if message.kind == Kind.HELLO:

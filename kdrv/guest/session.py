@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 from kdrv.core.errors import DeadlineExceeded
 from kdrv.guest import bodies, wire
@@ -45,15 +45,6 @@ class GuestModule:
     references: int
     users: tuple[str, ...]
     state: str
-
-
-@runtime_checkable
-class KeepsTime(Protocol):
-    """A machine whose seconds are not the host's, such as a simulated one."""
-
-    def clock(self) -> float:
-        """The machine's time in seconds."""
-        ...
 
 
 class Session:
@@ -319,13 +310,13 @@ class Guest(Session):
     def of(
         cls, machine: Machine, *, boot_timeout: float = TIMEOUT, timeout: float = TIMEOUT
     ) -> Self:
-        """The guest that runs in a machine; by the machine's own clock, if it keeps one."""
+        """The guest that runs in a machine, by the machine's own clock."""
         return cls(
             machine.channel,
             machine=machine,
             boot_timeout=boot_timeout,
             timeout=timeout,
-            clock=machine.clock if isinstance(machine, KeepsTime) else time.monotonic,
+            clock=machine.clock,
         )
 
     @contextmanager

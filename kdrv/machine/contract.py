@@ -106,6 +106,14 @@ class Machine(Protocol):
         """Whether the emulator still runs."""
         ...
 
+    def clock(self) -> float:
+        """The machine's own time in seconds: the host's in QEMU, virtual time in the simulator."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let the machine run on for ``seconds`` of its own time; a simulated one may end."""
+        ...
+
     def describe(self) -> str:
         """The emulator's command line, to paste into a shell."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,14 @@ class QemuMachine:
     def alive(self) -> bool:
         """Whether QEMU still runs."""
         return self._child.poll() is None
+
+    def clock(self) -> float:
+        """See :meth:`kdrv.machine.contract.Machine.clock`."""
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """See :meth:`kdrv.machine.contract.Machine.pause`."""
+        time.sleep(seconds)
 
     def describe(self) -> str:
         """QEMU's command line with the console on the terminal instead of on our pipes."""

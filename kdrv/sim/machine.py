@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -83,8 +84,13 @@ class SimMachine:
         return self.engine.clock.now
 
     def clock(self) -> float:
-        """Virtual time in seconds: what timeouts are to be counted by."""
+        """See :class:`~kdrv.machine.contract.Machine`: virtual time."""
         return self.now / 1e9
+
+    def pause(self, seconds: float) -> None:
+        """See :class:`~kdrv.machine.contract.Machine`. Raises :class:`DeviceFault`."""
+        with contextlib.suppress(MachineEnded):
+            self.run(lambda: False, seconds)
 
     @property
     def alive(self) -> bool:

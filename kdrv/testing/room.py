@@ -18,6 +18,7 @@ from kdrv.machine.verdict import End, Observed, Verdict, verdict_of
 BOOT_DEADLINE = 60.0
 EARLY_DEADLINE = 20.0
 LAST_CHANCE = 2.0
+BREATH = 0.05
 SETTLE_SECONDS = 3.0
 """How long the kernel gets to finish printing a report after it was seen to begin."""
 
@@ -99,6 +100,8 @@ class Room:
         except Exception:
             if reports := self._news():
                 raise self._condemned(reports) from None
+            if self._running and not self._running.machine.alive:
+                self.discard()
             raise
         if reports := self._news():
             raise self._condemned(reports)
@@ -145,7 +148,7 @@ class Room:
             try:
                 # A kernel that has said nothing by now died before its console, unless it has
                 # none and the agent is there.
-                spoke = machine.console.wait_for("", min(EARLY_DEADLINE, self._deadline))
+                spoke = _speaks(machine, min(EARLY_DEADLINE, self._deadline))
                 left = self._deadline if spoke else LAST_CHANCE
                 guest = Guest.of(machine, boot_timeout=left, timeout=self._patience)
             except (GuestGone, GuestSilent) as error:
@@ -164,15 +167,16 @@ class Room:
         running = self._running
         if running is None:
             return ()
-        console = running.machine.console
+        machine, console = running.machine, running.machine.console
         lines = console.since(running.judged)
         if not judge(lines, running.baseline):
             running.judged = max(running.judged, console.mark())
             return ()
-        until = time.monotonic() + SETTLE_SECONDS
         reports = judge(lines, running.baseline)
-        while time.monotonic() < until and not all(report.complete for report in reports):
-            time.sleep(0.05)
+        for _ in range(round(SETTLE_SECONDS / BREATH)):
+            if all(report.complete for report in reports):
+                break
+            machine.pause(BREATH)
             reports = judge(console.since(running.judged), running.baseline)
         running.judged = console.mark()
         return reports
@@ -183,6 +187,15 @@ class Room:
         self.discard()
         verdict = verdict_of(reports, _observed(error, lines))
         return Condemned(verdict, error, self._reproducer)
+
+
+def _speaks(machine: Machine, timeout: float) -> bool:
+    """Whether the kernel prints anything within ``timeout`` seconds."""
+    for _ in range(round(timeout / BREATH)):
+        if machine.console.mark() or not machine.alive:
+            break
+        machine.pause(BREATH)
+    return bool(machine.console.mark())
 
 
 def _observed(

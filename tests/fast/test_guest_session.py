@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +35,12 @@ class FakeMachine:
     def __init__(self, agent: FakeAgent) -> None:
         self.channel = agent
         self.console = Console()
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def describe(self) -> str:
         return "fake"
