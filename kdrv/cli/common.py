@@ -127,9 +127,7 @@ lane_options = options(
     click.option(
         "--arch",
         type=click.Choice(["x86_64", "arm64", "um"]),
-        default="x86_64",
-        show_default=True,
-        help="The architecture.",
+        help="The architecture.  [default: x86_64; um in the simulator]",
     ),
     click.option(
         "--config",

@@ -28,7 +28,7 @@ def shell(
     path: str | None,
     kernel: str | None,
     toolchain: str,
-    arch: str,
+    arch: str | None,
     base: str,
     fragments: tuple[str, ...],
     debug: bool,
@@ -42,7 +42,7 @@ def shell(
     from kdrv.kernel.arch import Arch
     from kdrv.qemu.shell import SHELL, interact, require_terminal
     from kdrv.qemu.world import QemuWorld
-    from kdrv.testing.prepare import MODULES, TestRequest, prepare_project
+    from kdrv.testing.prepare import MODULES, make_request, prepare_project
 
     require_terminal()
     root = find_project(Path(path or "."))
@@ -52,15 +52,15 @@ def shell(
             expected="a directory with a kdrv.toml, here or above",
             remedy="kdrv new NAME",
         )
-    request = TestRequest(
+    request = make_request(
         load_project(root),
         "qemu",
         kernel=kernel,
         toolchain=toolchain,
-        arch=Arch(arch),
+        arch=Arch(arch) if arch else None,
         debug=debug,
         base=base,
-        fragments=tuple(Path(name) for name in fragments),
+        fragments=fragments,
     )
     with scratch_directory() as scratch:
         with session(jobs) as ctx:

@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--qemu", "world", flag_value="qemu", help="Boot on emulated hardware in QEMU.")
+@click.option("--sim", "world", flag_value="sim", help="Boot in the deterministic simulator.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="What decides time, interrupts and faults in the simulator.",
+)
+@click.option(
+    "--profile",
+    metavar="NAME",
+    default="calm",
+    show_default=True,
+    help="What goes wrong in the simulator: calm, lossy, hostile, removal, oom.",
+)
 @kernel_option
 @toolchain_option
 @lane_options
@@ -34,9 +49,11 @@ if TYPE_CHECKING:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def test(
     world: str | None,
+    seed: int,
+    profile: str,
     kernel: str | None,
     toolchain: str,
-    arch: str,
+    arch: str | None,
     base: str,
     fragments: tuple[str, ...],
     debug: bool,
@@ -51,20 +68,28 @@ def test(
     in-tree Rust samples loaded on their emulated devices.
     """
     from kdrv.kernel.arch import Arch
-    from kdrv.testing.prepare import TestRequest
+    from kdrv.testing.prepare import make_request
 
     if world is None:
-        raise UsageError("say where to run the tests", remedy="kdrv test --qemu")
+        raise UsageError(
+            "say where to run the tests",
+            expected="--qemu (emulated hardware) or --sim (the simulator)",
+            remedy="kdrv test --qemu",
+        )
+    if world != "sim" and (seed or profile != "calm"):
+        raise UsageError("--seed and --profile are for the simulator", remedy="kdrv test --sim")
     project, rest = _project(arguments)
-    request = TestRequest(
+    request = make_request(
         project,
         world,
         kernel=kernel,
         toolchain=toolchain,
-        arch=Arch(arch),
+        arch=Arch(arch) if arch else None,
         debug=debug,
         base=base,
-        fragments=tuple(Path(path) for path in fragments),
+        fragments=fragments,
+        seed=seed,
+        profile=profile,
     )
     with session(jobs) as ctx, scratch_directory() as scratch:
         if project is None:

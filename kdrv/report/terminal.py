@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kdrv.core.show import duration
 from kdrv.testing.demo import Demo
 from kdrv.testing.run import TestRun
 from kdrv.testing.smoke import Smoke
+from kdrv.testing.worlds import Simulated
 
 GREEN = "green"
 RED = "red"
@@ -51,11 +53,23 @@ def show_run(run: TestRun) -> None:
         f"{_mark(run.ok)} {words} on Linux {kernel.version}, lane {run.lane}, in {run.world}"
         f" (booted {times}, {duration(run.boot_seconds)}; in all {duration(run.seconds)})"
     )
+    for machine in run.simulated:
+        click.echo(f"  {_simulated(machine)}")
     for case in run.cases:
         if case.outcome == "failed":
             what = f": {case.verdict} [{case.fingerprint}]" if case.verdict else ""
             click.echo(f"  {click.style('failed', fg=RED)} {case.name}{what}")
             click.echo(f"    reproduce: {case.reproducer}")
+
+
+def _simulated(machine: Simulated) -> str:
+    """Seed, virtual time, faults and hash of a simulated machine, in a line."""
+    counts = Counter(fault.kind.value for fault in machine.fired)
+    faults = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    return (
+        f"seed {machine.seed}, profile {machine.profile}: {machine.seconds:.3f} s of virtual time, "
+        f"faults fired: {faults or 'none'}; history {machine.history[:16]}"
+    )
 
 
 def show_smoke(smoke: Smoke) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.guest.session import TIMEOUT
-from kdrv.machine.contract import World
+from kdrv.machine.contract import Machine, World
 from kdrv.testing.driver import Driver
 from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
 from kdrv.testing.room import BOOT_DEADLINE, Room
 from kdrv.testing.traces import Places
-from kdrv.testing.worlds import make_world
+from kdrv.testing.worlds import Simulated, make_world, told
 
 DEBUG_FACTOR = 4.0
 """How much longer a debug kernel may take for everything."""
@@ -34,7 +34,10 @@ class Hall:
             deadline=BOOT_DEADLINE * slower,
             patience=(request.project.test.deadline if request.project else TIMEOUT) * slower,
             reproducer=request.command(),
+            on_end=self._keep,
         )
+        self.simulated: list[Simulated] = []
+        """What every simulated machine has told."""
         self._known: Places = Counter()
         self._boots = 0
 
@@ -61,6 +64,10 @@ class Hall:
             if driver.loaded and self.room.running and self.room.boots == boots:
                 with self.room.watched():
                     driver.unload()
+
+    def _keep(self, machine: Machine) -> None:
+        if facts := told(machine, self.prepared.request):
+            self.simulated.append(facts)
 
     def last_console(self) -> tuple[str, ...]:
         """The console of the present machine, or of the last one if it was given up."""

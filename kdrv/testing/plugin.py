@@ -27,10 +27,12 @@ CLEANUP = pytest.StashKey[contextlib.ExitStack]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--kdrv-world`` for runs of plain pytest."""
+    """What ``kdrv test`` has options for, for runs of plain pytest."""
     group = parser.getgroup("kdrv")
-    group.addoption("--kdrv-world", default="qemu", help="where to boot: qemu")
+    group.addoption("--kdrv-world", default="qemu", help="where to boot: qemu or sim")
     group.addoption("--kdrv-debug", action="store_true", help="boot the debug kernel")
+    group.addoption("--kdrv-seed", type=int, default=0, help="the simulator's seed")
+    group.addoption("--kdrv-profile", default="calm", help="the simulator's faults")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,16 +54,18 @@ def hall_of(config: pytest.Config) -> Hall:
         from kdrv.core.context import Context
         from kdrv.core.project import find_project, load_project
         from kdrv.testing.hall import open_hall
-        from kdrv.testing.prepare import TestRequest
+        from kdrv.testing.prepare import make_request
 
         root = find_project(config.rootpath)
         if root is None:
             pytest.exit(f"{config.rootpath} and its parents hold no kdrv.toml", returncode=2)
         stack = config.stash[CLEANUP]
-        request = TestRequest(
+        request = make_request(
             load_project(root),
             config.getoption("--kdrv-world"),
             debug=config.getoption("--kdrv-debug"),
+            seed=config.getoption("--kdrv-seed"),
+            profile=config.getoption("--kdrv-profile"),
         )
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdrv-", dir="/tmp"))
         config.stash[HALL] = stack.enter_context(open_hall(Context(), request, Path(scratch)))

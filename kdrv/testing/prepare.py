@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build, spelled
@@ -22,15 +22,21 @@ from kdrv.machine.contract import BootSpec, DeviceSpec, KernelImage
 from kdrv.testing.driver import DriverFile
 from kdrv.toolchain.select import AUTO
 
+SIM = "sim"
+CALM = "calm"
 MODULES = "/kdrv/modules"
 TESTS = "/kdrv/tests"
 WATCH = (
-    # A lockup is a verdict of seconds, not of minutes (kernel/watchdog.c, kernel/hung_task.c).
-    # A processor that is locked up prints nothing by itself where there is only one.
-    "watchdog_thresh=4",
-    "softlockup_panic=1",
+    # A lockup is a verdict of seconds, not of minutes (kernel/hung_task.c).
     "sysctl.kernel.hung_task_timeout_secs=10",
     "sysctl.kernel.hung_task_check_interval_secs=1",
+)
+# What ARCH=um does not know, for it has one processor and no clock of its own.
+WATCH_HARDWARE = (
+    # The same (kernel/watchdog.c). A processor that is locked up prints nothing by itself where
+    # there is only one.
+    "watchdog_thresh=4",
+    "softlockup_panic=1",
     # Crash addresses differ between boots for no use of ours.
     "nokaslr",
 )
@@ -45,7 +51,8 @@ WATCH_DEBUG = ("slab_debug=F;FU,kmalloc-*", "kmemleak=on")
 class TestRequest:
     """What to test: a project's driver (or, without one, the kernels themselves) and where.
 
-    ``kernel``, ``base`` and ``fragments`` as in :class:`kdrv.build.api.BuildRequest`.
+    ``kernel``, ``base`` and ``fragments`` as in :class:`kdrv.build.api.BuildRequest`. ``seed`` and
+    ``profile`` decide what goes wrong in the simulator.
     """
 
     __test__ = False  # a name of ours, not of pytest's
@@ -57,13 +64,67 @@ class TestRequest:
     debug: bool = False
     base: str = TINY
     fragments: tuple[Path, ...] = ()
+    seed: int = 0
+    profile: str = CALM
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the world is the simulator."""
+        return self.world == SIM
 
     def command(self, *arguments: str) -> str:
         """The command line that runs this again, with further arguments."""
         words = ["kdrv", "test", f"--{self.world}"]
         if self.project:
             words.append(str(self.project.root))
-        return shlex.join([*words, *spelled(self), *arguments])
+        if self.simulated:
+            words += ["--seed", str(self.seed)]
+            words += ["--profile", self.profile] if self.profile != CALM else []
+        # The simulator has one architecture: nobody needs to say so.
+        chosen = replace(self, arch=Arch.X86_64) if self.simulated else self
+        return shlex.join([*words, *spelled(chosen), *arguments])
+
+
+def make_request(
+    project: Project | None,
+    world: str,
+    *,
+    kernel: str | None = None,
+    toolchain: str = AUTO,
+    arch: Arch | None = None,
+    debug: bool = False,
+    base: str = TINY,
+    fragments: Sequence[str] = (),
+    seed: int = 0,
+    profile: str = CALM,
+) -> TestRequest:
+    """A request from what a user types; the world decides what the architecture can be.
+
+    Raises :class:`UsageError` where it cannot be.
+    """
+    simulated = world == SIM
+    if simulated and arch not in (None, Arch.UM):
+        raise UsageError(
+            f"the simulator cannot run a kernel for {arch}",
+            expected="um (User Mode Linux), which is its default",
+            remedy=f"kdrv test --qemu --arch {arch}",
+        )
+    if not simulated and arch is Arch.UM:
+        raise UsageError(
+            "QEMU cannot run a kernel for um (User Mode Linux)", remedy="kdrv test --sim"
+        )
+    return TestRequest(
+        project,
+        world,
+        kernel=kernel,
+        toolchain=toolchain,
+        arch=arch or (Arch.UM if simulated else Arch.X86_64),
+        debug=debug,
+        base=base,
+        fragments=tuple(Path(path) for path in fragments),
+        seed=seed,
+        profile=profile,
+    )
 
 
 @dataclass(frozen=True)
@@ -156,15 +217,18 @@ def boot_spec(
 ) -> BootSpec:
     """How to boot a kernel: a project's machine, or one with the given ``devices``."""
     watch = (*WATCH, *(WATCH_DEBUG if request.debug else WATCH_PLAIN))
+    if not request.simulated:
+        watch += WATCH_HARDWARE
     if project is None:
-        return BootSpec(image, initramfs, devices, cpus=2, cmdline=watch)
+        cpus = 1 if request.simulated else 2
+        return BootSpec(image, initramfs, devices, cpus=cpus, cmdline=watch)
     machine = project.machine
     return BootSpec(
         image,
         initramfs,
         devices=tuple(DeviceSpec(d.kind, d.options) for d in machine.devices()),
         memory_mib=machine.memory * (2 if request.debug else 1),
-        cpus=machine.cpus,
+        cpus=1 if request.simulated else machine.cpus,
         cmdline=(*watch, *machine.cmdline),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ class Room:
     """Boots machines from one :class:`BootSpec` and watches over what happens in them.
 
     ``deadline`` is how long the guest may take to answer first, ``patience`` how long a call in it
-    may take, in seconds.
+    may take, in seconds. ``on_end`` is called with every machine that was used, before it is gone.
     """
 
     def __init__(
@@ -58,8 +58,10 @@ class Room:
         deadline: float = BOOT_DEADLINE,
         patience: float = TIMEOUT,
         reproducer: str = "",
+        on_end: Callable[[Machine], None] | None = None,
     ) -> None:
         self.world = world
+        self._on_end = on_end
         self.spec = spec
         self.boots = 0
         self.boot_seconds = 0.0
@@ -111,6 +113,8 @@ class Room:
         running, self._running = self._running, None
         if running:
             self._last_console = running.machine.console.since()
+            if self._on_end:
+                self._on_end(running.machine)
             running.stack.close()
 
     def console(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from kdrv.testing.hall import Hall, open_hall
 from kdrv.testing.plugin import HALL
 from kdrv.testing.prepare import TestRequest
 from kdrv.testing.scripts import KmemleakItem
+from kdrv.testing.worlds import Simulated
 
 PLUGIN = "kdrv.testing.plugin"
 NOT_REWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"
@@ -56,6 +57,8 @@ class TestRun:
     seconds: float
     status: int
     """pytest's own exit status (pytest.ExitCode)."""
+    simulated: tuple[Simulated, ...] = ()
+    """What each simulated machine lived through, in the order of their boots."""
 
     @property
     def ok(self) -> bool:
@@ -133,6 +136,7 @@ def run_project(
         with _silenced() if quiet else contextlib.nullcontext():
             status = pytest.main([*argv, *_absolute(arguments, root)], plugins=[recorder])
         room, prepared = hall.room, hall.prepared
+        room.discard()
         result = TestRun(
             world=request.world,
             lane=prepared.build.kernel.lane,
@@ -143,6 +147,7 @@ def run_project(
             boot_seconds=room.boot_seconds,
             seconds=time.monotonic() - began,
             status=int(status),
+            simulated=tuple(hall.simulated),
         )
     _refuse(result, recorder.broken, request)
     return result

@@ -1,14 +1,58 @@
-"""From a world's name to the world."""
+"""From a world's name to the world, and what only a simulated one has to tell."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kdrv.build.api import Workbench
 from kdrv.core.context import Context
-from kdrv.machine.contract import World
+from kdrv.core.errors import UsageError
+from kdrv.machine.contract import Machine, World
 from kdrv.qemu.world import QemuWorld
+from kdrv.sim.faults import PROFILES, FaultPlan, Fired
+from kdrv.sim.machine import SimMachine
+from kdrv.sim.world import SimWorld
 from kdrv.testing.prepare import TestRequest
 
 
+@dataclass(frozen=True)
+class Simulated:
+    """What one simulated machine lived through.
+
+    ``history`` is one hash over its console and device trace: the same seed gives the same one.
+    ``seconds`` is virtual time.
+    """
+
+    seed: int
+    profile: str
+    history: str
+    seconds: float
+    fired: tuple[Fired, ...]
+
+
 def make_world(ctx: Context, request: TestRequest, bench: Workbench) -> World:
-    """The world a request names."""
-    return QemuWorld(bench.toolchain, ctx)
+    """The world a request names. Raises :class:`UsageError` for a profile that is not known."""
+    if not request.simulated:
+        return QemuWorld(bench.toolchain, ctx)
+    rules = PROFILES.get(request.profile)
+    if rules is None:
+        raise UsageError(
+            f"there is no fault profile {request.profile!r}",
+            expected="one of " + ", ".join(PROFILES),
+            remedy=request.command().replace(request.profile, "lossy"),
+        )
+    plan = FaultPlan(request.seed, rules, jitter=0.5 if rules else 0.0)
+    return SimWorld(ctx, bench.toolchain, plan=plan)
+
+
+def told(machine: Machine, request: TestRequest) -> Simulated | None:
+    """What a machine that is about to end has to tell; nothing unless it is simulated."""
+    if not isinstance(machine, SimMachine):
+        return None
+    return Simulated(
+        request.seed,
+        request.profile,
+        machine.history(),
+        machine.clock(),
+        tuple(machine.schedule.fired),
+    )
