@@ -26,6 +26,9 @@ from kdrv.kernel.tree import KernelTree
 from kdrv.toolchain.base import Toolchain
 from kdrv.toolchain.select import AUTO, select
 
+INSTRUMENTED = ("KCOV_INSTRUMENT=y", "CFLAGS_MODULE=-g", "RUSTFLAGS_MODULE=-Cdebuginfo=2")
+"""Coverage of the module alone (scripts/Makefile.lib), and lines for its addresses."""
+
 
 class Choices(Protocol):
     """What ``kdrv build`` and ``kdrv test`` let a user choose alike."""
@@ -68,7 +71,8 @@ class BuildRequest:
 
     ``kernel`` is a directory, a series, ``latest`` or ``None`` (the proven series). ``config`` are
     single lines on top of the ``fragments`` (files). ``project`` is where they came
-    from, ``driver`` what it names.
+    from, ``driver`` what it names. ``instrument`` builds the module to tell by KCOV what of it was
+    reached, and with debug information.
     """
 
     kernel: str | None = None
@@ -82,6 +86,7 @@ class BuildRequest:
     module: Path | None = None
     project: Path | None = None
     driver: DriverSection | None = None
+    instrument: bool = False
 
     def for_directory(self, directory: Path, *, keep_languages: bool) -> BuildRequest:
         """The request for a driver's directory: an external module, or a project's kdrv.toml.
@@ -187,6 +192,7 @@ def build(
                 lane,
                 kernel.image,
                 bench.toolchain,
+                variables=INSTRUMENTED if request.instrument else (),
                 reproducer=again,
             )
         results.append(LaneBuild(kernel, module))

@@ -49,27 +49,29 @@ def build_module(
     image: KernelImage,
     toolchain: Toolchain,
     *,
+    variables: tuple[str, ...] = (),
     reproducer: str = "",
 ) -> ModuleBuild:
     """Build every module of ``directory``; what does not compile is a result, not an error.
 
+    ``variables`` are added to make's command line.
     Neither the module's sources nor the kernel's build directory are written to.
     """
     directory = require_module(directory)
     began = time.monotonic()
-    key = digest("module-1", str(directory), str(image.build))
+    key = digest("module-1", str(directory), str(image.build), variables)
     facts = {"directory": str(directory), "lane": lane.name, "version": str(tree.version)}
     with Store(ctx).workspace(KIND, key, facts, waiting=f"module {directory}") as output:
         make = Make(tree, lane, toolchain, image.build)
         outside = tree.version.pair >= FIRST_MODULE_OUTPUT
         if outside:
-            arguments = [f"M={MODULE}", f"MO={MODULE_OUTPUT}", "modules"]
+            arguments = [*variables, f"M={MODULE}", f"MO={MODULE_OUTPUT}", "modules"]
             binds = [Bind(directory, MODULE), Bind(output, MODULE_OUTPUT, writable=True)]
         else:
             # Before MO= a module was built among its sources: give make a copy of them.
             copy = Command(("cp", "-aT", "--update", str(directory), str(output)))
             ctx.runner.run(copy, deadline=60)
-            arguments = [f"M={MODULE}", "modules"]
+            arguments = [*variables, f"M={MODULE}", "modules"]
             binds = [Bind(output, MODULE, writable=True)]
         command_line = make.command(arguments, jobs=ctx.jobs, binds=binds, writable=False)
         with guarded(output):

@@ -11,12 +11,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from kdrv.core.context import Context
-from kdrv.core.errors import EXIT_ENVIRONMENT, KdrvError, SetupError
+from kdrv.core.errors import EXIT_ENVIRONMENT, KdrvError, SetupError, UsageError
+
+if TYPE_CHECKING:
+    from kdrv.core.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_INTERRUPTED = 130
@@ -146,6 +150,20 @@ lane_options = options(
     ),
     click.option("--debug", is_flag=True, help="Add lockdep, KASAN, kmemleak, DMA debug and more."),
 )
+
+
+def project_at(path: str | None) -> Project:
+    """The project at, or around, a path. Raises :class:`UsageError` when there is none."""
+    from kdrv.core.project import find_project, load_project
+
+    root = find_project(Path(path or "."))
+    if root is None:
+        raise UsageError(
+            f"{path or 'this directory'} is not a driver's project",
+            expected="a directory with a kdrv.toml, here or above",
+            remedy="kdrv new NAME",
+        )
+    return load_project(root)
 
 
 @contextmanager

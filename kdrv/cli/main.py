@@ -15,6 +15,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "new": ("kdrv.cli.new:new", "Write the skeleton of a driver that builds and runs at once."),
     "build": ("kdrv.cli.build:build", "Build lanes of a kernel, and modules against them."),
     "test": ("kdrv.cli.test:test", "Boot the kernels and run a driver's tests in them."),
+    "explore": ("kdrv.cli.explore:explore", "Look for bugs of a driver in the simulator."),
+    "replay": ("kdrv.cli.replay:replay", "Run a found bug again, byte for byte."),
     "shell": ("kdrv.cli.shell:shell", "Boot the machine of a test and hand over its console."),
     "cache": ("kdrv.cli.cache:cache", "List and prune what kdrv keeps between runs."),
     "demo": ("kdrv.cli.demo:demo", "From nothing to a Rust driver proven in both lanes."),

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--bus", metavar="BUS", help="What the driver binds to; --list shows them.")
 @click.option(
+    "--device",
+    metavar="DEVICE",
+    default="",
+    help="Which device of the bus.  [default: the bus's own]",
+)
+@click.option("--c-twin", "twin", is_flag=True, help="Write the same driver in C beside it.")
+@click.option(
     "-o",
     "--option",
     "given",
@@ -57,6 +64,8 @@ if TYPE_CHECKING:
 def new(
     name: str | None,
     bus: str | None,
+    device: str,
+    twin: bool,
     given: tuple[str, ...],
     series: str,
     directory: Path | None,
@@ -99,11 +108,14 @@ def new(
     names = Names.parse(name)
     if bus is None:
         bus = _ask_bus()
+        device = device or _ask_device(bus)
     if missing:
-        options = _ask_options(load_bus(bus), names, options)
+        options = _ask_options(load_bus(bus, device=device), names, options)
     request = ScaffoldRequest(
         name=name,
         bus=bus,
+        device=device,
+        twin=twin,
         directory=directory or Path(),
         options=options,
         kernel=series,
@@ -151,6 +163,16 @@ def _ask_bus() -> str:
     return _ask("Bus", "misc", lambda text: load_bus(text).name)
 
 
+def _ask_device(bus: str) -> str:
+    from kdrv.scaffold.catalog import device_names, load_bus
+
+    names = device_names(bus)
+    for name in names:
+        click.echo(f"  {name:<10} {load_bus(bus, device=name).summary}")
+    default = load_bus(bus).device
+    return _ask("Device", default, lambda text: load_bus(bus, device=text).device) if names else ""
+
+
 def _ask_options(bus: Bus, names: Names, given: Mapping[str, Value]) -> dict[str, Value]:
     """The options that were not given, asked for one by one."""
     from kdrv.scaffold.options import read_value
@@ -186,9 +208,11 @@ def _author(name: str | None, email: str | None) -> Author:
 
 
 def _list(as_json: bool) -> None:
-    from kdrv.scaffold.catalog import bus_names, load_bus
+    from kdrv.scaffold.catalog import bus_names, device_names, load_bus
 
-    buses = [load_bus(name) for name in bus_names()]
+    buses = [
+        load_bus(bus, device=device) for bus in bus_names() for device in device_names(bus) or ("",)
+    ]
     if as_json:
         import msgspec
 
@@ -205,8 +229,10 @@ def _list(as_json: bool) -> None:
         )
         return
     for bus in buses:
-        click.echo(f"{click.style(bus.name, bold=True)}: {bus.summary}")
-        click.echo(f"  Linux {', '.join(bus.kernels)}; in a tree below {bus.kconfig.subdir}")
+        chosen = f" --device {bus.device}" if bus.device else ""
+        click.echo(f"{click.style(bus.name, bold=True)}{chosen}: {bus.summary}")
+        twin = "; --c-twin" if bus.has_twin else ""
+        click.echo(f"  Linux {', '.join(bus.kernels)}; in a tree below {bus.kconfig.subdir}{twin}")
         for option in bus.options:
             click.echo(f"  -o {option.name}={_values(option)}  {option.help}")
 
@@ -237,7 +263,8 @@ def _tell(result: ScaffoldResult, in_tree: Path | None) -> None:
     def show(path: Path) -> str:
         return os.path.relpath(path)
 
-    click.echo(f"{show(result.path)}/  {load_bus(result.bus).summary}, for Linux {result.kernel}")
+    summary = load_bus(result.bus, device=result.device).summary
+    click.echo(f"{show(result.path)}/  {summary}, for Linux {result.kernel}")
     for file in result.files:
         click.echo(f"  {file}")
     for path in result.edited:

@@ -11,11 +11,11 @@ from kdrv.cli.common import (
     jobs_option,
     kernel_option,
     lane_options,
+    project_at,
     scratch_directory,
     session,
     toolchain_option,
 )
-from kdrv.core.errors import UsageError
 
 
 @click.command()
@@ -38,22 +38,14 @@ def shell(
 
     The driver's modules are in /kdrv/modules. Ctrl-] leaves; so does leaving the guest's shell.
     """
-    from kdrv.core.project import find_project, load_project
     from kdrv.kernel.arch import Arch
     from kdrv.qemu.shell import SHELL, interact, require_terminal
     from kdrv.qemu.world import QemuWorld
     from kdrv.testing.prepare import MODULES, make_request, prepare_project
 
     require_terminal()
-    root = find_project(Path(path or "."))
-    if root is None:
-        raise UsageError(
-            f"{path or 'this directory'} is not a driver's project",
-            expected="a directory with a kdrv.toml, here or above",
-            remedy="kdrv new NAME",
-        )
     request = make_request(
-        load_project(root),
+        project_at(path),
         "qemu",
         kernel=kernel,
         toolchain=toolchain,

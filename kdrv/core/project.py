@@ -28,6 +28,7 @@ class ScaffoldSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[scaffold]``: what ``kdrv new`` was asked for."""
 
     bus: str
+    device: str = ""
     options: dict[str, Any] = {}
 
 
@@ -37,9 +38,11 @@ class DriverSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Either ``path``, the directory of an external module, or ``symbol``, the Kconfig symbol of a
     driver of the kernel tree (``builtin``: built in instead of a module). ``module`` is the name
     in ``/proc/modules``; ``requires`` are modules to load before it; ``params`` its parameters.
+    ``twin`` is another module of the same directory, for the same device: never loaded beside it.
     """
 
     module: str
+    twin: str = ""
     path: str = ""
     symbol: str = ""
     builtin: bool = False
@@ -98,6 +101,7 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     machine: MachineSection = MachineSection()
     test: TestSection = TestSection()
     policy: dict[str, Any] = {}
+    faults: dict[str, Any] = {}
     root: Path = Path()
 
     @property

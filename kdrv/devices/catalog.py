@@ -12,7 +12,12 @@ from kdrv.devices.pci import PciDevice
 from kdrv.devices.ringdev import RingDev
 from kdrv.devices.testdev import TestDev
 
-MODELS: dict[str, type[PciDevice]] = {"testdev": TestDev, "edu": Edu, "ringdev": RingDev}
+MODELS: dict[str, type[PciDevice]] = {
+    "testdev": TestDev,
+    "pci-testdev": TestDev,  # as QEMU calls it
+    "edu": Edu,
+    "ringdev": RingDev,
+}
 
 
 def model_of(kind: str, options: Mapping[str, str | int | bool]) -> type[PciDevice]:

@@ -37,6 +37,26 @@ class Capability(Protocol):
 
 
 @dataclass(frozen=True)
+class Power:
+    """Power management: D0 and D3hot, registers kept in both (PCI PM Interface 1.2, section 3.2).
+
+    ``control`` is where the control/status register stands in the capability.
+    """
+
+    ident = 0x01
+    control = 0x04
+
+    def image(self) -> bytes:
+        """See :class:`Capability`."""
+        version, keeps_registers = 3, 1 << 3
+        return version.to_bytes(2, "little") + keeps_registers.to_bytes(2, "little") + bytes(2)
+
+    def writable(self) -> bytes:
+        """See :class:`Capability`."""
+        return b"\x00\x00" + b"\x03\x00" + bytes(2)
+
+
+@dataclass(frozen=True)
 class Msi:
     """Message-signalled interrupts: ``vectors`` is a power of two up to 32. 64-bit addresses."""
 

@@ -18,6 +18,7 @@ from kdrv.devices.config import (
     Identity,
     Msi,
     Msix,
+    Power,
 )
 from kdrv.devices.errors import Misuse
 from kdrv.devices.host import Host
@@ -25,23 +26,25 @@ from kdrv.devices.model import Device
 
 MSI_ENABLE, MSIX_ENABLE, MSIX_MASK_ALL = 1 << 0, 1 << 15, 1 << 14
 ENTRY_BYTES, ENTRY_MASKED = 16, 1
+POWER_STATE = 3
 
 
 class PciDevice(Device):
     """One PCI function with memory BARs (the ``regions``).
 
-    A subclass sets ``identity``, ``regions`` and, as the hardware has them, ``msi``, ``msix`` and
-    ``express``. The model calls :meth:`irq` for a message-signalled interrupt and :meth:`intx` to
-    drive its pin; enabling, masking and pending bits are kept here.
+    A subclass sets ``identity``, ``regions`` and, as the hardware has them, ``msi``, ``msix``,
+    ``express`` and ``power``. The model calls :meth:`irq` for a message-signalled interrupt and
+    :meth:`intx` to drive its pin; enabling, masking and pending bits are kept here.
     """
 
     identity: ClassVar[Identity]
     msi: ClassVar[Msi | None] = None
     msix: ClassVar[Msix | None] = None
     express: ClassVar[Express | None] = None
+    power: ClassVar[Power | None] = None
 
     def __init__(self, host: Host) -> None:
-        known: list[Capability | None] = [self.express, self.msi, self.msix]
+        known: list[Capability | None] = [self.power, self.express, self.msi, self.msix]
         capabilities = [capability for capability in known if capability]
         self.config = ConfigSpace(self.identity, self.regions, capabilities, self._config_changed)
         self._table = bytearray()
@@ -68,8 +71,14 @@ class PciDevice(Device):
         self.config.data[0x10:0x28] = kept
 
     def may_master(self) -> bool:
-        """Whether the driver has set the bus master bit."""
-        return self.config.command(COMMAND_MASTER)
+        """Whether the driver has set the bus master bit, and the device is in D0."""
+        return self.config.command(COMMAND_MASTER) and not self.asleep
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the driver has put the device into another power state than D0."""
+        place = self.config.places.get(Power.ident)
+        return place is not None and bool(self.config.get(place + Power.control, 2) & POWER_STATE)
 
     # --- interrupts
 
@@ -155,10 +164,9 @@ class PciDevice(Device):
     # --- memory space
 
     def read(self, region: int, offset: int, width: int) -> int:
-        """A driver's read of a BAR; all ones while memory space is off."""
+        """A driver's read of a BAR; all ones while memory space is off, or the device asleep."""
         self.check(region, offset, width)
-        if not self.config.command(COMMAND_MEMORY):
-            self.note("memory space is off", bar=region, offset=offset)
+        if not self._answers(region, offset):
             return (1 << 8 * width) - 1
         block = self._vector_block(region, offset, width)
         if block is not None:
@@ -167,10 +175,9 @@ class PciDevice(Device):
         return super().read(region, offset, width)
 
     def write(self, region: int, offset: int, width: int, value: int) -> None:
-        """A driver's write to a BAR; nothing happens while memory space is off."""
+        """A driver's write to a BAR; nothing happens while a read would give all ones."""
         self.check(region, offset, width)
-        if not self.config.command(COMMAND_MEMORY):
-            self.note("memory space is off", bar=region, offset=offset)
+        if not self._answers(region, offset):
             return
         block = self._vector_block(region, offset, width)
         if block is None:
@@ -180,6 +187,16 @@ class PciDevice(Device):
         if data is self._table:
             self._table[inner : inner + width] = value.to_bytes(width, "little")
             self._deliver_pending()
+
+    def _answers(self, region: int, offset: int) -> bool:
+        """Whether the device takes accesses to its BARs now."""
+        if not self.config.command(COMMAND_MEMORY):
+            self.note("memory space is off", bar=region, offset=offset)
+            return False
+        if self.asleep:
+            self.note("not in D0", bar=region, offset=offset)
+            return False
+        return True
 
     def _vector_block(self, region: int, offset: int, width: int) -> tuple[bytearray, int] | None:
         """The MSI-X structure an access falls into, and where in it."""

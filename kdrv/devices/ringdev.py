@@ -3,8 +3,9 @@
 This text is its programmer's manual. Words are little-endian; addresses are bus addresses.
 
 **Identity.** PCI vendor 0x1234, device 0x72d0, class 0xff0000, a PCI Express endpoint with function
-level reset. BAR 0 (4 KiB) has the registers, BAR 1 (4 KiB) the MSI-X structures. MSI-X only, two
-vectors: 0 says that completions were posted, 1 that the device has stopped with an error.
+level reset and the power states D0 and D3hot. BAR 0 (4 KiB) has the registers, BAR 1 (4 KiB) the
+MSI-X structures. MSI-X only, two vectors: 0 says that completions were posted, 1 that the device
+has stopped with an error.
 
 **Registers** (BAR 0; 32 bits wide, those marked 64 also in two halves):
 
@@ -58,7 +59,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
 
-from kdrv.devices.config import Express, Identity, Msix
+from kdrv.devices.config import Express, Identity, Msix, Power
 from kdrv.devices.host import Host
 from kdrv.devices.model import Device
 from kdrv.devices.pci import PciDevice
@@ -131,6 +132,7 @@ class RingDev(PciDevice):
     regions = (0x1000, 0x1000)
     msix = Msix(vectors=2, bar=1)
     express = Express()
+    power = Power()
 
     ident = Register(0x00, access=Access.RO, reset=0x474E4952)
     version = Register(0x04, access=Access.RO, reset=1)

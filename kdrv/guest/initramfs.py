@@ -112,16 +112,23 @@ def base_archive(agent: bytes, busybox: bytes | None = None) -> Archive:
 
 
 def build_initramfs(
-    toolchain: Toolchain, tree: Path, arch: Arch, ctx: Context, destination: Path
+    toolchain: Toolchain,
+    tree: Path,
+    arch: Arch,
+    ctx: Context,
+    destination: Path,
+    busybox: bytes | None = None,
 ) -> Path:
     """Write the initramfs of a guest without any project in it; gives ``destination``.
 
-    A project's files go into a second :class:`Archive` whose bytes are put behind these.
+    ``busybox`` is one for ``arch`` where the toolchain's is not. A project's files go into a second
+    :class:`Archive` whose bytes are put behind these.
     """
     agent = destination.with_name(destination.name + ".agent")
     try:
         build_agent(toolchain, tree, arch, ctx, agent)
-        archive = base_archive(agent.read_bytes(), find_busybox(toolchain, arch, ctx))
+        shell = busybox or find_busybox(toolchain, arch, ctx)
+        archive = base_archive(agent.read_bytes(), shell)
     finally:
         agent.unlink(missing_ok=True)
     destination.write_bytes(archive.pack())

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from kdrv.core.errors import DeadlineExceeded, SetupError, WorkFailed
 from kdrv.guest import bodies, wire
@@ -25,6 +25,14 @@ T = TypeVar("T")
 
 INSPECTION_SECONDS = 2.0
 """How long the agent may take to say what a hanging call is doing."""
+
+
+class Turns(Protocol):
+    """Lets several actors of one thread wait at the same time; see :meth:`Link.wait`."""
+
+    def wait(self, link: Link, finished: Callable[[], bool], timeout: float) -> bool:
+        """Wait until ``finished()``, at most ``timeout`` seconds; false then."""
+        ...
 
 
 @dataclass(eq=False)
@@ -59,6 +67,8 @@ class Link:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.hello: Hello | None = None
+        self.turns: Turns | None = None
+        """Who waits instead, where several actors share this thread."""
         self.lost = False
         """Whether the machine ended, or the agent did not answer when it was last asked."""
         self._channel = channel
@@ -109,6 +119,8 @@ class Link:
 
     def wait(self, finished: Callable[[], bool], timeout: float) -> bool:
         """Read and hand out messages until ``finished()`` or ``timeout`` seconds are over."""
+        if self.turns:
+            return self.turns.wait(self, finished, timeout)
         until = self._clock() + timeout
         left = timeout
         while not finished():
@@ -124,13 +136,18 @@ class Link:
                 return self._turn.wait_for(lambda: finished() or not self._reading, timeout)
             self._reading = True
         try:
-            return self._receive(timeout)
+            return self.hear(timeout)
         finally:
             with self._turn:
                 self._reading = False
                 self._turn.notify_all()
 
-    def _receive(self, timeout: float) -> bool:
+    def clock(self) -> float:
+        """The world's time in seconds."""
+        return self._clock()
+
+    def hear(self, timeout: float) -> bool:
+        """Read once and hand out what came; false when nothing did within ``timeout`` seconds."""
         try:
             data = self._channel.receive(timeout)
         except MachineEnded as end:
@@ -221,6 +238,10 @@ class Pending(Generic[T]):
     def done(self) -> bool:
         """Whether :meth:`result` would return, or raise, at once."""
         return self._link.wait(self._exchange.arrived, 0.0)
+
+    def arrives(self, timeout: float) -> bool:
+        """Whether the answer comes within ``timeout`` seconds; the call goes on if it does not."""
+        return self._link.wait(self._exchange.arrived, timeout)
 
     def interrupt(self) -> None:
         """Signal the call in the guest: an interruptible wait in a driver ends with ``EINTR``."""

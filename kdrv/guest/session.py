@@ -75,6 +75,11 @@ class Session:
     def timeout(self, seconds: float) -> None:
         self.begin.patience = seconds
 
+    @property
+    def link(self) -> Link:
+        """The connection that all sessions of a guest share."""
+        return self._link
+
     def inspect(self) -> Inspection | None:
         """What the session is doing in the kernel right now; None when the agent is silent."""
         return self._link.inspect(self.number)

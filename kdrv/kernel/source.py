@@ -14,6 +14,7 @@ from kdrv.core.context import Context
 from kdrv.core.errors import CommandFailed, SetupError, UsageError
 from kdrv.core.events import Level
 from kdrv.core.process import Command
+from kdrv.core.space import require_space
 from kdrv.core.store import Entry, Store, digest
 from kdrv.kernel.tree import KernelTree, open_tree, read_version
 from kdrv.toolchain.mirror import debian_mirror
@@ -24,6 +25,7 @@ PROVEN = ("7.3", "7.2")
 SUITES = (("trixie", "trixie-backports"), ("sid",))
 """Where to look, the second group only for what the first does not have."""
 LATEST = "latest"
+SPACE_GIB = 2.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def cached(ctx: Context, wanted: str) -> KernelTree | None:
 
 
 def _from_package(ctx: Context, wanted: str) -> KernelTree:
+    require_space(ctx.cache, SPACE_GIB, "a kernel tree")
     archive = _Archive(ctx)
     offered: list[Package] = []
     for suites in SUITES:

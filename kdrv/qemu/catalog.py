@@ -15,6 +15,7 @@ from typing import Any
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.core.store import Store, digest
+from kdrv.devices.catalog import MODELS
 from kdrv.machine.contract import DeviceSpec
 from kdrv.qemu.boards import Board
 from kdrv.toolchain.base import Toolchain
@@ -51,7 +52,11 @@ class Catalog:
         if device.kind not in names:
             raise UsageError(
                 f"{self._board.program} has no device {device.kind!r}",
-                expected=_expected(device.kind, names, "the name of a QEMU device, or 'platform'"),
+                expected=_expected(
+                    device.kind,
+                    names | MODELS.keys(),
+                    "the name of a QEMU device, 'platform', or a model of kdrv's",
+                ),
                 remedy=f"list them: {self._say('help')}",
             )
         options = self.options(device.kind)

@@ -6,18 +6,21 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from kdrv.core.errors import DeadlineExceeded, UsageError
+from kdrv.core.errors import CommandFailed, DeadlineExceeded, KdrvError, UsageError
+from kdrv.devices.model import Device
 from kdrv.machine.console import Console
 from kdrv.machine.contract import DeviceSpec, MachineEnded
+from kdrv.qemu import models
 from kdrv.qemu.catalog import Catalog, device_option
 from kdrv.qemu.monitor import Monitor
 from kdrv.qemu.serial import SerialLine
 from kdrv.qemu.symbols import Symbols
+from kdrv.qemu.vfiouser.server import Server
 from kdrv.qemu.whereabouts import whereabouts
 
 SEND_SECONDS = 10.0
@@ -60,10 +63,14 @@ class QemuChannel:
                 remedy="look at its console",
             ) from None
         except OSError:
-            raise self._machine.ended() from None
+            raise self._machine.why() from None
 
     def receive(self, timeout: float) -> bytes:
-        """See :meth:`kdrv.machine.contract.Channel.receive`."""
+        """See :meth:`kdrv.machine.contract.Channel.receive`.
+
+        Raises also :class:`~kdrv.devices.errors.DeviceFault`, once, when a device model ended the
+        machine.
+        """
         # A timeout of 0 would make the socket non-blocking, with another exception.
         self._socket.settimeout(max(timeout, 1e-6))
         try:
@@ -73,7 +80,7 @@ class QemuChannel:
         except OSError:
             data = b""
         if not data:
-            raise self._machine.ended()
+            raise self._machine.why()
         return data
 
 
@@ -92,6 +99,7 @@ class QemuMachine:
         vmlinux: Path,
         catalog: Catalog,
         slots: int,
+        server: Server,
         reproducer: str,
     ) -> None:
         self.console = console
@@ -104,7 +112,22 @@ class QemuMachine:
         self._catalog = catalog
         self._free_slots = [SLOT.format(number) for number in range(slots)]
         self._plugged: dict[str, str] = {}
+        self._server = server
+        self._fault_told = False
         self._reproducer = reproducer
+
+    @property
+    def devices(self) -> Mapping[str, Device]:
+        """The models that kdrv plays, by name.
+
+        They work in a thread of their own: look at one when its driver is at rest.
+        """
+        return self._server.devices
+
+    @property
+    def fault(self) -> KdrvError | None:
+        """What ended the machine from the side of its models: mostly a :class:`DeviceFault`."""
+        return self._server.fault
 
     @property
     def alive(self) -> bool:
@@ -123,6 +146,14 @@ class QemuMachine:
         """QEMU's command line with the console on the terminal instead of on our pipes."""
         return self._reproducer
 
+    def why(self) -> MachineEnded | KdrvError:
+        """What to raise when the machine has ended: first the fault of a model, if it was one."""
+        ended = self.ended()
+        if self.fault and not self._fault_told:
+            self._fault_told = True
+            return self.fault
+        return ended
+
     def ended(self) -> MachineEnded:
         """How the machine ended, in words; waits a moment for QEMU to be gone."""
         try:
@@ -132,6 +163,8 @@ class QemuMachine:
         # The sandbox reports death by a signal as a shell does.
         status = 128 - status if status > 128 else status
         self.monitor.finish()
+        if self.fault:
+            return MachineEnded(f"device fault: {self.fault.message}", status)
         if event := self.monitor.event("SHUTDOWN"):
             cause = str(event["data"].get("reason", ""))
             return MachineEnded(REASONS.get(cause, f"QEMU shut down: {cause}"), status)
@@ -153,8 +186,12 @@ class QemuMachine:
         """
         if not self.alive:
             return (self.ended().reason,)
+        if stuck := self._server.stuck():
+            # QEMU waits for the model and answers nobody.
+            return stuck
         symbols = Symbols.of(self._vmlinux)
-        return whereabouts(self.monitor, self._serial, self.console, symbols)
+        places = whereabouts(self.monitor, self._serial, self.console, symbols)
+        return (*self._server.diagnose(), *places)
 
     def inject_nmi(self) -> None:
         """Raise a non-maskable interrupt on every processor."""
@@ -166,7 +203,7 @@ class QemuMachine:
         Raises :class:`UsageError` when there is no free slot (see ``hotplug_slots`` of
         :class:`~kdrv.qemu.world.QemuWorld`) or QEMU refuses the device.
         """
-        self._catalog.check(device)
+        models.check(device, self._catalog)
         if not self._free_slots:
             raise UsageError(
                 f"no free slot to plug {device.kind} into",
@@ -174,10 +211,21 @@ class QemuMachine:
                 remedy="give the world more: QemuWorld(…, hotplug_slots=2)",
             )
         slot = self._free_slots[0]
-        said = self.monitor.human("device_add " + device_option(device, id=name, bus=slot))
-        if said.strip():
-            raise UsageError(f"QEMU cannot plug {device.kind}: {said.strip()}")
+        if models.is_model(device, self._catalog):
+            self._plug_model(device, name, slot)
+        else:
+            made = device_option(models.of_qemu(device), id=name, bus=slot)
+            if said := self.monitor.human("device_add " + made).strip():
+                raise UsageError(f"QEMU cannot plug {device.kind}: {said}")
         self._plugged[name] = self._free_slots.pop(0)
+
+    def _plug_model(self, device: DeviceSpec, name: str, slot: str) -> None:
+        option = models.device_option(device, name, self._server)
+        try:
+            self.monitor.execute("device_add", {**option, "id": name, "bus": slot})
+        except CommandFailed as error:
+            self._server.remove(name)
+            raise UsageError(f"QEMU cannot plug {device.kind}: {error.message}") from error
 
     def unplug(self, name: str) -> None:
         """Ask the guest to give a plugged device back, and wait until it has.
@@ -190,6 +238,7 @@ class QemuMachine:
             "DEVICE_DELETED", UNPLUG_SECONDS, lambda data: data.get("device") == name, mark
         ):
             raise DeadlineExceeded(f"the guest did not release {name} in {UNPLUG_SECONDS:.0f} s")
+        self._server.remove(name)
         self._free_slots.append(self._plugged.pop(name))
 
     @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kdrv.core.errors import KdrvError
 from kdrv.machine.console import Console
+from kdrv.machine.reports import stuck
 from kdrv.qemu.monitor import Monitor
 from kdrv.qemu.serial import CHARDEV, SerialLine
 from kdrv.qemu.symbols import Symbols
@@ -80,6 +81,8 @@ def whereabouts(
     lines = [] if state == "running" else [f"QEMU says the machine is {state}"]
     # Keys are read long after the first line is printed.
     said = _ask(serial, monitor, console, patience) if console.since() else []
+    if culprit := stuck(said):
+        lines.append(f"most likely stuck: {culprit}")
     in_modules = [match[1] for line in said if (match := _IN_MODULE.search(line))]
     for processor in dump:
         place = symbols.name(processor.pc)

@@ -1,12 +1,13 @@
 """Booting machines in QEMU.
 
 Everything that makes a machine is an ingredient (:class:`~kdrv.qemu.parts.Parts`): plain devices,
-platform devices, and whatever comes to be served by another process.
+platform devices, and the models that kdrv itself plays.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from kdrv.core.process import Command
 from kdrv.kernel.arch import Arch
 from kdrv.machine.console import Console
 from kdrv.machine.contract import BootSpec
-from kdrv.qemu import platform
+from kdrv.qemu import models, platform
 from kdrv.qemu.acpi import acpi_parts
 from kdrv.qemu.boards import KVM, TCG, Board, board_of
 from kdrv.qemu.catalog import Catalog, device_option
@@ -28,6 +29,7 @@ from kdrv.qemu.machine import SLOT, QemuMachine
 from kdrv.qemu.monitor import Monitor
 from kdrv.qemu.parts import Parts
 from kdrv.qemu.serial import SerialLine
+from kdrv.qemu.vfiouser.server import Server
 from kdrv.toolchain.base import Bind, Toolchain
 
 MIB = 1 << 20
@@ -62,29 +64,34 @@ class QemuWorld:
         self._ctx = ctx
         self._accel = accel
         self._slots = hotplug_slots
+        self._checked: BootSpec | None = None
 
     def check(self, spec: BootSpec) -> None:
         """See :meth:`kdrv.machine.contract.World.check`."""
-        board = board_of(spec.kernel.arch)
-        catalog = Catalog(self._toolchain, self._ctx, board)
+        catalog = Catalog(self._toolchain, self._ctx, board_of(spec.kernel.arch))
         for device in spec.devices:
             if device.kind != platform.KIND:
-                catalog.check(device)
+                models.check(device, catalog)
+        self._checked = spec
 
     @contextmanager
     def boot(self, spec: BootSpec) -> Iterator[QemuMachine]:
         """See :meth:`kdrv.machine.contract.World.boot`.
 
-        Raises :class:`UsageError` for a device, an option or an image QEMU does not have, and
-        :class:`SetupError` when KVM was demanded and does not work.
+        Raises :class:`UsageError` for a device, an option or an image that cannot be,
+        :class:`SetupError` when KVM was demanded and does not work, and
+        :class:`~kdrv.devices.errors.DeviceFault` for a model that cannot even be made.
         """
+        if spec != self._checked:
+            self.check(spec)
         board = board_of(spec.kernel.arch)
         catalog = Catalog(self._toolchain, self._ctx, board)
-        base = self._base(board, spec)
-        parts = base + self._devices(board, catalog, base, spec) + _kernel(board, spec)
-        append = ("-append", " ".join((*parts.cmdline, *spec.cmdline)))
         console = Console()
         with contextlib.ExitStack() as stack:
+            server = stack.enter_context(Server())
+            base = self._base(board, spec)
+            parts = base + self._devices(board, catalog, base, spec, server) + _kernel(board, spec)
+            append = ("-append", " ".join((*parts.cmdline, *spec.cmdline)))
             said = stack.enter_context(tempfile.TemporaryFile())
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
@@ -107,6 +114,8 @@ class QemuWorld:
             theirs.close()
             serial.started()
             monitor.started()
+            if server.devices or self._slots:
+                server.start(child.kill)
             by_hand = (*parts.arguments, *append, "-serial", "mon:stdio", *_agent("null"))
             yield QemuMachine(
                 child,
@@ -118,6 +127,7 @@ class QemuWorld:
                 vmlinux=spec.kernel.vmlinux,
                 catalog=catalog,
                 slots=self._slots,
+                server=server,
                 reproducer=self._command(board, by_hand, parts.binds).shell(),
             )
 
@@ -157,17 +167,26 @@ class QemuWorld:
             )
         return KVM if probe.works else TCG
 
-    def _devices(self, board: Board, catalog: Catalog, base: Parts, spec: BootSpec) -> Parts:
-        plain = [device for device in spec.devices if device.kind != platform.KIND]
-        described = [device for device in spec.devices if device.kind == platform.KIND]
-        for device in plain:
-            catalog.check(device)
-        arguments = [word for d in plain for word in ("-device", device_option(d))]
+    def _devices(
+        self, board: Board, catalog: Catalog, base: Parts, spec: BootSpec, server: Server
+    ) -> Parts:
+        arguments: list[str] = []
+        for name, device in models.named(spec.devices):
+            if device.kind == platform.KIND:
+                continue
+            if models.is_model(device, catalog):
+                option = models.device_option(device, name, server)
+                arguments += ["-device", json.dumps(option)]
+            else:
+                arguments += ["-device", device_option(models.of_qemu(device))]
         arguments += board.hotplug if self._slots else ()
         for number in range(self._slots):
             port = f"pcie-root-port,id={SLOT.format(number)},chassis={number},slot={number}"
             arguments += ["-device", f"{port},addr={HOTPLUG_SLOT + number:#x}"]
         parts = Parts(tuple(arguments))
+        if server.devices or self._slots:
+            parts += models.reachable(server, spec.memory_mib)
+        described = [device for device in spec.devices if device.kind == platform.KIND]
         if not described:
             return parts
         placed = platform.layout(described, _registers_top(board, spec))

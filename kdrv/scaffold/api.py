@@ -12,7 +12,7 @@ from kdrv import __version__
 from kdrv.core.errors import UsageError
 from kdrv.kernel.tree import read_version
 from kdrv.scaffold import intree
-from kdrv.scaffold.catalog import TEMPLATES, Bus, Value, choose_series, load_bus
+from kdrv.scaffold.catalog import TEMPLATES, TWIN, Bus, Value, choose_series, load_bus
 from kdrv.scaffold.names import PLACEHOLDER, Author, Names
 from kdrv.scaffold.options import resolve
 from kdrv.scaffold.place import place
@@ -28,14 +28,17 @@ UNKNOWN = (
 class ScaffoldRequest:
     """A project to make.
 
-    ``directory`` is where the project's directory goes. ``kernel`` is a series such as ``7.3``
-    (empty: the newest that the templates are proven against). With ``in_tree`` the driver goes
-    into that kernel tree instead, below its ``subdir`` (empty: the bus's own), and the tree says
-    the series.
+    ``device`` is one of the bus's devices (empty: its default); with ``twin`` the driver gets a
+    twin in C, a second module. ``directory`` is where the project's directory goes. ``kernel`` is
+    a series such as ``7.3`` (empty: the newest that the templates are proven against). With
+    ``in_tree`` the driver goes into that kernel tree instead, below its ``subdir`` (empty: the
+    bus's own), and the tree says the series.
     """
 
     name: str
     bus: str
+    device: str = ""
+    twin: bool = False
     directory: Path = field(default_factory=Path.cwd)
     options: Mapping[str, Value] = field(default_factory=dict)
     kernel: str = ""
@@ -49,14 +52,17 @@ class ScaffoldRequest:
 class ScaffoldResult:
     """A project that was made.
 
-    ``files`` are relative to ``path``; ``edited`` are files of the kernel tree that got a line.
+    ``twin`` is the module of the twin in C, empty without one. ``files`` are relative to ``path``;
+    ``edited`` are files of the kernel tree that got a line.
     ``notes`` are sentences for the person who asked.
     """
 
     path: Path
     name: str
     module: str
+    twin: str
     bus: str
+    device: str
     kernel: str
     options: Mapping[str, Value]
     files: tuple[str, ...]
@@ -71,8 +77,9 @@ def create(request: ScaffoldRequest) -> ScaffoldResult:
     :class:`SetupError` when the disk refuses.
     """
     names = Names.parse(request.name)
-    bus = load_bus(request.bus, request.templates)
-    spot = _spot(request, bus, names)
+    bus = load_bus(request.bus, request.templates, request.device)
+    twin = _twin(request, bus, names)
+    spot = _spot(request, bus, names, twin)
     series, newer = choose_series(bus, _wanted_series(request, bus))
     variables: dict[str, Any] = dict(names.variables())
     options = resolve(bus, request.options, Renderer(variables).text)
@@ -87,12 +94,13 @@ def create(request: ScaffoldRequest) -> ScaffoldResult:
         "kernel": series,
         "kdrv_version": __version__,
         "options": options,
+        "twin": twin.module if twin else "",
         "tree": spot.to_tree if spot else "",
         "subdir": str(spot.subdir) if spot else "",
     }
     variables["devices"] = _devices(bus, options, Renderer(variables))
 
-    layers = _layers(request.templates, bus, series, in_tree=spot is not None)
+    layers = _layers(request.templates, bus, series, in_tree=spot is not None, twin=bool(twin))
     files = Renderer(variables).layers(layers)
     probe = Renderer(variables | {"Type": PROBE}).layers(layers)
     refuse_clash(
@@ -100,13 +108,16 @@ def create(request: ScaffoldRequest) -> ScaffoldResult:
     )
 
     target = spot.directory if spot else request.directory.absolute() / names.name
-    edits = intree.edits(spot, names.symbol) if spot else {}
+    symbols = [part.symbol for part in (names, twin) if part]
+    edits = intree.edits(spot, *symbols) if spot else {}
     place(target, files, edits)
     return ScaffoldResult(
         path=target,
         name=names.name,
         module=names.module,
+        twin=twin.module if twin else "",
         bus=bus.name,
+        device=bus.device,
         kernel=series,
         options=options,
         files=tuple(map(str, sorted(files))),
@@ -115,7 +126,21 @@ def create(request: ScaffoldRequest) -> ScaffoldResult:
     )
 
 
-def _spot(request: ScaffoldRequest, bus: Bus, names: Names) -> intree.Spot | None:
+def _twin(request: ScaffoldRequest, bus: Bus, names: Names) -> Names | None:
+    if not request.twin:
+        return None
+    if not bus.has_twin:
+        raise UsageError(
+            f"kdrv has no templates for a twin in C of a {bus.name} driver",
+            expected="a bus whose drivers have one, such as pci",
+            remedy=f"kdrv new {names.name} --bus {bus.name}",
+        )
+    return names.twin
+
+
+def _spot(
+    request: ScaffoldRequest, bus: Bus, names: Names, twin: Names | None
+) -> intree.Spot | None:
     if request.in_tree is None:
         if request.subdir:
             raise UsageError(
@@ -127,7 +152,8 @@ def _spot(request: ScaffoldRequest, bus: Bus, names: Names) -> intree.Spot | Non
     tree = request.in_tree.expanduser().absolute()
     read_version(tree)
     spot = intree.find_spot(tree, request.subdir or bus.kconfig.subdir, names)
-    intree.refuse_taken(tree, names)
+    for part in filter(None, (names, twin)):
+        intree.refuse_taken(tree, part)
     return spot
 
 
@@ -162,11 +188,14 @@ def _devices(
     return tuple(devices)
 
 
-def _layers(templates: Path, bus: Bus, series: str, *, in_tree: bool) -> tuple[Path, ...]:
+def _layers(
+    templates: Path, bus: Bus, series: str, *, in_tree: bool, twin: bool
+) -> tuple[Path, ...]:
     """The directories of templates that make the project, later ones over earlier ones."""
     return (
         templates / "common",
         templates / ("in-tree" if in_tree else "external"),
         bus.path / "files",
         bus.path / f"files-{series}",
+        *([bus.path / TWIN] if twin else []),
     )

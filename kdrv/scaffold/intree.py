@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -54,7 +54,7 @@ def find_spot(tree: Path, subdir: str, names: Names) -> Spot:
     return Spot(tree, relative, names.module)
 
 
-def edits(spot: Spot, symbol: str) -> dict[Path, bytes]:
+def edits(spot: Spot, *symbols: str) -> dict[Path, bytes]:
     """The new contents of the directory's Kconfig and Makefile.
 
     A file that has the line already is not among them.
@@ -65,7 +65,7 @@ def edits(spot: Spot, symbol: str) -> dict[Path, bytes]:
     source = f"{spot.subdir}/{spot.name}/Kconfig"
     changes: list[tuple[Path, Callable[[str], str]]] = [
         (folder / "Kconfig", lambda text: add_source(text, source)),
-        (makefile, lambda text: add_object(text, symbol, f"{spot.name}/")),
+        (makefile, lambda text: _add_objects(text, symbols, f"{spot.name}/")),
     ]
     result = {}
     for path, change in changes:
@@ -144,6 +144,12 @@ def add_source(kconfig: str, path: str) -> str:
     else:
         lines += ["", new]
     return "\n".join(lines) + "\n"
+
+
+def _add_objects(makefile: str, symbols: Iterable[str], target: str) -> str:
+    for symbol in symbols:
+        makefile = add_object(makefile, symbol, target)
+    return makefile
 
 
 def add_object(makefile: str, symbol: str, target: str) -> str:

@@ -10,6 +10,8 @@ from kdrv.core.errors import UsageError
 
 MAX_NAME = 55
 """``MODULE_NAME_LEN`` less its NUL (include/linux/moduleparam.h, 64-bit)."""
+TWIN_SUFFIX = "_c"
+"""What the module of a twin in C is called beyond the driver's own name."""
 MAX_TYPE = 32
 """Longer type names would make lines of the templates longer than rustfmt allows."""
 
@@ -54,6 +56,22 @@ class Names:
     module: str
     type: str
     symbol: str
+
+    @property
+    def twin(self) -> Names:
+        """The names of the twin in C. Raises :class:`UsageError` when they would be too long."""
+        if len(self.module) + len(TWIN_SUFFIX) > MAX_NAME:
+            raise UsageError(
+                f"{self.name!r} is too long for a driver with a twin in C",
+                expected=f"at most {MAX_NAME - len(TWIN_SUFFIX)} characters",
+                remedy=f"kdrv new {self.name[: MAX_NAME - len(TWIN_SUFFIX)].rstrip('-_')}",
+            )
+        return Names(
+            self.name + TWIN_SUFFIX,
+            self.module + TWIN_SUFFIX,
+            self.type,
+            self.symbol + TWIN_SUFFIX.upper(),
+        )
 
     @classmethod
     def parse(cls, name: str) -> Names:

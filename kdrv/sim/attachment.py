@@ -67,7 +67,7 @@ class Attachment(Generic[Model]):
 
     def dma_read(self, address: int, length: int) -> bytes:
         """See :class:`~kdrv.devices.host.Host`."""
-        if self.bus.gone:
+        if self.bus.silent:
             return b"\xff" * length
         data = self._memory().read(address, length)
         self.trace.add(DmaAccess(self.now, self.name, False, address, data))
@@ -86,7 +86,7 @@ class Attachment(Generic[Model]):
 
     def line(self, asserted: bool) -> None:
         """See :class:`~kdrv.devices.host.Host`."""
-        if not self.bus.gone:
+        if not self.bus.silent:
             self.trace.add(Pin(self.now, self.name, asserted))
 
     def fault(self, kind: str) -> int | None:
@@ -126,11 +126,11 @@ class Attachment(Generic[Model]):
             self._write_one(bar, offset + inner, width, value)
 
     def _read_one(self, bar: int, offset: int, width: int) -> int:
-        doing = f"{width}-byte read at BAR {bar} + {offset:#x}"
         name = self.model.name_of(bar, offset)
+        doing = f"{width}-byte read of {_words(bar, offset, name)}"
         self.bus.access()
         value = 0
-        if not self.bus.gone:
+        if not self.bus.silent:
             value = self.guard(doing, lambda: self.model.read(bar, offset, width))
         value = self.bus.read(Place(bar, offset, width, name), value)
         self.trace.add(Access(self.now, self.name, False, bar, offset, width, value, name))
@@ -140,10 +140,10 @@ class Attachment(Generic[Model]):
         name = self.model.name_of(bar, offset)
         # First the cause, then what it brings about.
         self.trace.add(Access(self.now, self.name, True, bar, offset, width, value, name))
-        doing = f"{width}-byte write of {value:#x} to BAR {bar} + {offset:#x}"
+        doing = f"{width}-byte write of {value:#x} to {_words(bar, offset, name)}"
         self.bus.access()
         self.bus.written()
-        if not self.bus.gone:
+        if not self.bus.silent:
             self.guard(doing, lambda: self.model.write(bar, offset, width, value))
 
     def guard(self, doing: str, action: Callable[[], Result]) -> Result:
@@ -154,6 +154,11 @@ class Attachment(Generic[Model]):
             raise
         except Exception as error:
             raise DeviceFault(self.name, doing, self.now, error) from error
+
+
+def _words(bar: int, offset: int, register: str) -> str:
+    place = f"BAR {bar} + {offset:#x}"
+    return f"{register} ({place})" if register else place
 
 
 def pieces(offset: int, size: int) -> list[tuple[int, int]]:

@@ -48,6 +48,7 @@ class FaultKind(StrEnum):
     COMPLETION_REORDER = "completion_reorder"
     RESET_FAIL = "reset_fail"
     FW_ERROR = "fw_error"
+    PM_FAIL = "pm_fail"
     PROBE_FAIL_NTH = "probe_fail_nth"
     ALLOC_FAIL_NTH = "alloc_fail_nth"
 
@@ -56,13 +57,16 @@ class FaultKind(StrEnum):
 class KindFacts:
     """What is known of a kind: in words, what counts as an opportunity, and how long it lasts.
 
-    ``lasts`` is in nanoseconds; what it means (a delay, a duration) the words say.
+    ``lasts`` is in nanoseconds; what it means (a delay, a duration) the words say. ``detectable``
+    says whether every driver can notice the fault, and so must give either the right data or an
+    error: a wrong value that looks like a right one no driver can tell.
     """
 
     words: str
     opportunity: str
     side: Side
     lasts: int = 0
+    detectable: bool = True
 
 
 FACTS: Mapping[FaultKind, KindFacts] = {
@@ -89,16 +93,26 @@ FACTS: Mapping[FaultKind, KindFacts] = {
         10 * MICROSECOND,
     ),
     FaultKind.REG_STUCK: KindFacts(
-        "a register gives the same value for `lasts`", "read of a BAR", Side.BUS, 5 * MILLISECOND
+        "a register gives the same value for `lasts`",
+        "read of a BAR",
+        Side.BUS,
+        5 * MILLISECOND,
+        detectable=False,
     ),
     FaultKind.REG_ALL_ONES: KindFacts(
         "a read gives all ones, as after a PCI error", "read of a BAR", Side.BUS
     ),
-    FaultKind.REG_BITFLIP: KindFacts("a read has one bit wrong", "read of a BAR", Side.BUS),
+    FaultKind.REG_BITFLIP: KindFacts(
+        "a read has one bit wrong",
+        "read of a BAR",
+        Side.BUS,
+        detectable=False,
+    ),
     FaultKind.REG_TOCTOU: KindFacts(
         "a register read twice in a row gives another value the second time",
         "second read in a row",
         Side.BUS,
+        detectable=False,
     ),
     FaultKind.SURPRISE_REMOVE: KindFacts(
         "the device is pulled out: all reads give all ones, nothing else comes from it",
@@ -106,22 +120,30 @@ FACTS: Mapping[FaultKind, KindFacts] = {
         Side.BUS,
     ),
     FaultKind.DMA_CORRUPT: KindFacts(
-        "data the device writes has one bit wrong", "DMA write of data", Side.BUS
+        "data the device writes has one bit wrong",
+        "DMA write of data",
+        Side.BUS,
+        detectable=False,
     ),
     FaultKind.DMA_LATE: KindFacts(
         "what the device writes reaches memory later by `lasts`, after its interrupt",
         "DMA write",
         Side.BUS,
         200 * MICROSECOND,
+        detectable=False,
     ),
     FaultKind.DMA_AFTER_FREE: KindFacts(
         "the device writes the same once more, `lasts` later: fatal where nothing guards memory",
         "DMA write",
         Side.BUS,
         50 * MILLISECOND,
+        detectable=False,
     ),
     FaultKind.DESC_BAD: KindFacts(
-        "a completion has a wrong index, length or owner", "completion", Side.MODEL
+        "a completion has a wrong index, length or owner",
+        "completion",
+        Side.MODEL,
+        detectable=False,
     ),
     FaultKind.COMPLETION_REORDER: KindFacts(
         "a completion comes after the next one", "completion", Side.MODEL
@@ -129,6 +151,12 @@ FACTS: Mapping[FaultKind, KindFacts] = {
     FaultKind.RESET_FAIL: KindFacts("a reset has no effect", "reset", Side.MODEL),
     FaultKind.FW_ERROR: KindFacts(
         "the device's firmware gives a command up, and never completes it", "command", Side.MODEL
+    ),
+    FaultKind.PM_FAIL: KindFacts(
+        "the device does not come back to D0: for `lasts` all reads give all ones",
+        "look at the power state, or change to D0",
+        Side.BUS,
+        1000 * MILLISECOND,
     ),
     FaultKind.PROBE_FAIL_NTH: KindFacts(
         "the nth allocation while the driver binds fails", "bind", Side.GUEST
@@ -176,11 +204,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """A seed, rules, and how much longer than said a device may take (0.5: up to half as long)."""
+    """A seed, rules, and how long devices take for what they do.
+
+    ``pace`` multiplies the time a device is said to take (0: it answers at once), ``jitter`` adds
+    up to so much of it again (0.5: up to half as long), drawn each time.
+    """
 
     seed: int = 0
     rules: tuple[Rule, ...] = ()
     jitter: float = 0.0
+    pace: float = 1.0
 
     def to_data(self) -> dict[str, Any]:
         """The plan as plain data, defaults left out: what a plan's file holds."""
@@ -189,7 +222,7 @@ class FaultPlan:
             {k: v for k, v in asdict(rule).items() if k == "kind" or v != default[k]}
             for rule in self.rules
         ]
-        return {"seed": self.seed, "jitter": self.jitter, "rules": rules}
+        return {"seed": self.seed, "jitter": self.jitter, "pace": self.pace, "rules": rules}
 
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> FaultPlan:
@@ -205,7 +238,12 @@ class FaultPlan:
                 )
                 for rule in data.get("rules", ())
             )
-            return FaultPlan(int(data.get("seed", 0)), rules, float(data.get("jitter", 0.0)))
+            return FaultPlan(
+                int(data.get("seed", 0)),
+                rules,
+                float(data.get("jitter", 0.0)),
+                float(data.get("pace", 1.0)),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"the fault plan cannot be read: {error}",
@@ -239,7 +277,10 @@ PROFILES: Mapping[str, tuple[Rule, ...]] = {
         Rule(FaultKind.RESET_FAIL, 0.2),
         Rule(FaultKind.FW_ERROR, 0.02),
     ),
-    "removal": (Rule(FaultKind.SURPRISE_REMOVE, 0.01, most=1),),
+    "removal": (
+        Rule(FaultKind.SURPRISE_REMOVE, 0.01, most=1),
+        Rule(FaultKind.PM_FAIL, 0.1, most=1),
+    ),
     "oom": (Rule(FaultKind.PROBE_FAIL_NTH, 0.5), Rule(FaultKind.ALLOC_FAIL_NTH, 0.2)),
 }
 
@@ -277,10 +318,15 @@ class Schedule:
         self._counts: dict[tuple[int, str], int] = {}
         self._hits: dict[int, int] = {}
         self._streams: dict[str, random.Random] = {}
+        self._quiet = False
+
+    def quiesce(self) -> None:
+        """From now on no fault happens; what has begun goes on to its end."""
+        self._quiet = True
 
     def draw(self, kind: FaultKind, device: str, now: int, register: str = "") -> Drawn | None:
         """Whether ``kind`` happens at this opportunity."""
-        for place in self._wanted.get(kind, ()):
+        for place in () if self._quiet else self._wanted.get(kind, ()):
             rule = self.plan.rules[place]
             if not rule.reaches(device, register, now):
                 continue
@@ -298,6 +344,7 @@ class Schedule:
 
     def delay(self, device: str, nominal: int) -> int:
         """How long the device really takes for what nominally takes ``nominal`` nanoseconds."""
+        nominal = int(nominal * self.plan.pace)
         if not self.plan.jitter:
             return nominal
         return nominal + int(nominal * self.plan.jitter * self._stream(f"time/{device}").random())

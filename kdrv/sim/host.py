@@ -8,6 +8,7 @@ may differ, those of one never do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from kdrv.core.store import digest
@@ -31,3 +32,9 @@ def host_cpu(cpuinfo: Path = CPUINFO) -> HostCpu:
     return HostCpu(
         found.get("model name", "unknown"), digest(sorted(found.get("flags", "").split()))
     )
+
+
+@cache
+def this_host() -> HostCpu:
+    """The processor of this machine, looked up once."""
+    return host_cpu()

@@ -27,7 +27,7 @@ class Interference:
     """What goes wrong around one device.
 
     ``deliver`` hands an interrupt to the kernel, ``store`` puts bytes into memory; both act now.
-    ``gone`` says that the device was pulled out.
+    ``gone`` says that the device was pulled out, ``silent`` that it does not answer now.
     """
 
     def __init__(
@@ -49,6 +49,12 @@ class Interference:
         self._stuck: dict[Place, tuple[int, int]] = {}
         self._last_read: Place | None = None
         self._last_vector = 0
+        self._dead_until = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether the device neither answers nor does anything on the bus now."""
+        return self.gone or self._clock.now < self._dead_until
 
     def draw(self, kind: FaultKind, register: str = "") -> tuple[int, int] | None:
         """For a fault that happens now: how long it lasts, and a number to settle its details."""
@@ -68,7 +74,7 @@ class Interference:
     def interrupt(self, vector: int) -> None:
         """The device signals ``vector``."""
         self._last_vector = vector
-        if self.gone or self.draw(FaultKind.IRQ_LOST):
+        if self.silent or self.draw(FaultKind.IRQ_LOST):
             return
         late = self.draw(FaultKind.IRQ_LATE)
         self._later(late[0] if late else 0, vector)
@@ -76,13 +82,13 @@ class Interference:
             self._later((late[0] if late else 0) + again[0], vector)
 
     def _later(self, delay: int, vector: int) -> None:
-        self._clock.after(delay, lambda: None if self.gone else self._deliver(vector))
+        self._clock.after(delay, lambda: None if self.silent else self._deliver(vector))
 
     # --- accesses to a BAR
 
     def access(self) -> None:
         """The driver is about to access a BAR."""
-        if self.gone:
+        if self.silent:
             return
         if self.draw(FaultKind.SURPRISE_REMOVE):
             self.gone = True
@@ -100,7 +106,7 @@ class Interference:
     def read(self, place: Place, value: int) -> int:
         """What a read gives, where the device says ``value``."""
         ones = (1 << 8 * place.width) - 1
-        if self.gone:
+        if self.silent:
             return ones
         repeated, self._last_read = self._last_read == place, place
         until, kept = self._stuck.get(place, (0, 0))
@@ -115,11 +121,16 @@ class Interference:
             flip = self.draw(FaultKind.REG_TOCTOU, place.register)
         return value ^ 1 << flip[1] % (8 * place.width) if flip else value
 
+    def power(self) -> None:
+        """The kernel looks at the device's power state, or asks for D0."""
+        if not self.silent and (dead := self.draw(FaultKind.PM_FAIL)):
+            self._dead_until = self._clock.now + dead[0]
+
     # --- DMA
 
     def dma_write(self, address: int, data: bytes) -> None:
         """The device writes to memory."""
-        if self.gone:
+        if self.silent:
             return
         if data and (corrupt := self.draw(FaultKind.DMA_CORRUPT)):
             spoiled = bytearray(data)
@@ -133,4 +144,4 @@ class Interference:
             self._store_later(again[0], address, data)
 
     def _store_later(self, delay: int, address: int, data: bytes) -> None:
-        self._clock.after(delay, lambda: None if self.gone else self._store(address, data))
+        self._clock.after(delay, lambda: None if self.silent else self._store(address, data))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from kdrv.core.process import Command
 from kdrv.devices.errors import DeviceFault
 from kdrv.devices.model import Device
 from kdrv.machine.console import Console
 from kdrv.machine.contract import MachineEnded
 from kdrv.sim.engine import Ended, Engine, Rebooted, Stalled
 from kdrv.sim.faults import Schedule
+from kdrv.sim.host import this_host
+from kdrv.sim.launcher import Running
+from kdrv.sim.pcidev import PciTransport
 from kdrv.sim.port import Port
 from kdrv.sim.trace import Trace, history_hash
 from kdrv.sim.wire import ProtocolError
@@ -28,31 +30,36 @@ class SimMachine:
 
     ``devices`` are the models by name, to be inspected at any time; ``trace`` is everything that
     went over their buses; ``schedule.fired`` is every fault that was injected; ``fault`` is the
-    :class:`DeviceFault` that ended the run, if one did.
+    :class:`DeviceFault` that ended the run, if one did. ``host`` is the processor this history
+    belongs to. ``addresses`` are the PCI devices' places in the guest, by name.
     """
 
     def __init__(
         self,
-        command: Command,
-        child: subprocess.Popen[bytes],
+        description: str,
+        child: Running,
         output: Path,
         console: Console,
         port: Port,
+        transports: Sequence[PciTransport],
         devices: Mapping[str, Device],
         trace: Trace,
         schedule: Schedule,
     ) -> None:
         self.console = console
         self.devices = devices
+        self.host = this_host()
+        self.addresses = {t.device.name: f"0000:00:{i:02x}.0" for i, t in enumerate(transports)}
         self.trace = trace
         self.schedule = schedule
         self.fault: DeviceFault | None = None
         self.line_times: list[int] = []
         """For every line of the console: the virtual time, in nanoseconds, at which it was seen."""
-        self._command = command
+        self._description = description
         self._child = child
         self._output = output.open("rb")
         self._port = port
+        self._transports = transports
         self._engine: Engine | None = None
         self._end: MachineEnded | None = None
 
@@ -72,6 +79,11 @@ class SimMachine:
         """The loop that runs this machine."""
         assert self._engine is not None
         return self._engine
+
+    @property
+    def pulled(self) -> tuple[str, ...]:
+        """The devices that were pulled out; see :func:`kdrv.sim.removal.announce`."""
+        return tuple(t.device.name for t in self._transports if t.device.bus.gone)
 
     @property
     def channel(self) -> SimMachine:
@@ -102,7 +114,7 @@ class SimMachine:
 
         Pasted into a shell the kernel would wait for its calendar: the line is for reading.
         """
-        return self._command.shell()
+        return self._description
 
     def history(self) -> str:
         """One hash over the console and the device trace so far."""
@@ -171,8 +183,6 @@ class SimMachine:
             status = self._child.wait(EXIT_DEADLINE)
         except subprocess.TimeoutExpired:
             return self._break("the kernel let go of its clock and did not exit")
-        # The sandbox turns death by signal N into status 128 + N, as a shell does.
-        status = 128 - status if status > 128 else status
         if status == 0:
             reason = "the guest powered off"
         elif status < 0:
@@ -188,9 +198,7 @@ class SimMachine:
         return self._end
 
     def _kill(self) -> None:
-        if self._child.poll() is None:
-            self._child.kill()
-            self._child.wait()
+        self._child.kill()
 
     def diagnose(self) -> tuple[str, ...]:
         """See :class:`~kdrv.machine.contract.Machine`."""

@@ -74,10 +74,14 @@ class Chain:
 
 
 class Virtqueue:
-    """The device's side of a split virtqueue (virtio 1.2, section 2.7)."""
+    """The device's side of a split virtqueue (virtio 1.2, section 2.7).
+
+    ``kept`` counts requests that were carried out and are never given back.
+    """
 
     def __init__(self) -> None:
         self.size = 0
+        self.kept = 0
         self.base = 0
         self.descriptors = 0
         self.available = 0

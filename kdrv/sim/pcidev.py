@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 
 from kdrv.devices.clock import Clock
-from kdrv.devices.pci import PciDevice
+from kdrv.devices.config import Power
+from kdrv.devices.pci import POWER_STATE, PciDevice
 from kdrv.sim.attachment import WIDTHS, Attachment
 from kdrv.sim.faults import Schedule
 from kdrv.sim.memory import Chain, gather, scatter
@@ -23,6 +24,8 @@ from kdrv.sim.wire import PCI_MESSAGE, PciOp, ProtocolError
 VIRTIO_ID = 1234
 """The virtio device id, as um.config's CONFIG_UML_PCI_OVER_VIRTIO_DEVICE_ID says."""
 COMMANDS, INTERRUPTS = 0, 1
+POSTED = 20
+"""``arch/um/drivers/virtio_pcidev.c``: VIRTIO_PCIDEV_WRITE_BUFS."""
 Connect = Callable[[Backend], VhostServer]
 
 
@@ -38,6 +41,23 @@ def perform(server: VhostServer, chain: Chain, handle: Callable[..., bytes]) -> 
         raise ProtocolError(f"the kernel sent virtio-pcidev operation {operation}")
     answer = handle(PciOp(operation), bar, address, size, request[PCI_MESSAGE.size :])
     return scatter(server.memory, chain, answer)
+
+
+def perform_all(server: VhostServer, handle: Callable[..., bytes]) -> None:
+    """Carry out all requests that wait; see :func:`perform`.
+
+    The kernel does not wait for a write as long as it has one of its buffers for it. A read takes
+    back what was given back of those first, and lets a microsecond pass for each: an interrupt
+    then, whose handler reads a register itself, takes away the answer the first read polls for, and
+    the kernel warns ("um virt-pci delay") and goes on with garbage. So these buffers are kept: from
+    then on the kernel waits for each write as it does for a read, and no time passes in either.
+    """
+    while chain := server.pop(COMMANDS):
+        written = perform(server, chain, handle)
+        if chain.writable or server.queues[COMMANDS].kept >= POSTED:
+            server.push(COMMANDS, chain, written)
+        else:
+            server.keep(COMMANDS)
 
 
 class PciTransport:
@@ -92,8 +112,7 @@ class PciTransport:
             if self._interrupts:
                 self.device.clock.after(0, self._drain_interrupts)
             return
-        while chain := self.server.pop(COMMANDS):
-            self.server.push(COMMANDS, chain, perform(self.server, chain, self._handle))
+        perform_all(self.server, self._handle)
 
     def _handle(self, operation: PciOp, bar: int, address: int, size: int, data: bytes) -> bytes:
         match operation:
@@ -115,7 +134,9 @@ class PciTransport:
         device = self.device
         doing = f"{width}-byte read of config space at {offset:#x}"
         value = device.guard(doing, lambda: self.model.config.read(offset, width))
-        if device.bus.gone:
+        if self._is_power_state(offset, width):
+            device.bus.power()
+        if device.bus.silent:
             value = (1 << 8 * width) - 1
         device.trace.add(ConfigAccess(device.now, device.name, False, offset, width, value))
         return value.to_bytes(width, "little")
@@ -128,5 +149,12 @@ class PciTransport:
         value = int.from_bytes(data[:size], "little")
         device.trace.add(ConfigAccess(device.now, device.name, True, offset, size, value))
         doing = f"{size}-byte write of {value:#x} to config space at {offset:#x}"
-        if not device.bus.gone:
+        if self._is_power_state(offset, size) and not value & POWER_STATE:
+            device.bus.power()
+        if not device.bus.silent:
             device.guard(doing, lambda: self.model.config.write(offset, size, value))
+
+    def _is_power_state(self, offset: int, width: int) -> bool:
+        """Whether these bytes of config space are the power management control register."""
+        place = self.model.config.places.get(Power.ident)
+        return place is not None and offset <= place + Power.control < offset + width

@@ -20,7 +20,7 @@ from kdrv.devices.model import Device
 from kdrv.machine.contract import DeviceSpec
 from kdrv.sim.attachment import Attachment
 from kdrv.sim.faults import Schedule
-from kdrv.sim.pcidev import COMMANDS, VIRTIO_ID, Connect, perform
+from kdrv.sim.pcidev import COMMANDS, VIRTIO_ID, Connect, perform_all
 from kdrv.sim.trace import Trace
 from kdrv.sim.wire import PciOp, ProtocolError
 from kdrv.toolchain.base import MODULE_OUTPUT, Bind, Toolchain
@@ -193,10 +193,8 @@ class PlatformTransport:
 
     def kicked(self, queue: int) -> None:
         """See :class:`~kdrv.sim.vhost.Backend`."""
-        if queue != COMMANDS:
-            return
-        while chain := self.server.pop(COMMANDS):
-            self.server.push(COMMANDS, chain, perform(self.server, chain, self._handle))
+        if queue == COMMANDS:
+            perform_all(self.server, self._handle)
 
     def _handle(self, operation: PciOp, bar: int, address: int, size: int, data: bytes) -> bytes:
         attachment, offset = self._find(address, size)

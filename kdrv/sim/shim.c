@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the host would tell a User Mode Linux kernel that differs from run to
- * run: random numbers and the wall clock. Preloaded into the kernel's process.
+ * Preloaded into the process of a User Mode Linux kernel. Keeps out what the
+ * host would tell it that differs from run to run: random numbers and the wall
+ * clock. And keeps its output in order.
  */
 #define _GNU_SOURCE
-#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
@@ -13,6 +14,15 @@
 
 /* The same moment as TIME_OF_DAY in kdrv/sim/calendar.py. */
 #define START_OF_TIME 1704067200
+
+/*
+ * The kernel's early console is printf() (arch/um/kernel/early_printk.c), all
+ * else goes by write(): in a file, what was said first would come last.
+ */
+__attribute__((constructor)) static void keep_order(void)
+{
+	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+}
 
 ssize_t getrandom(void *buffer, size_t length, unsigned int flags)
 {

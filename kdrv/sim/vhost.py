@@ -115,7 +115,9 @@ class VhostServer:
                 self._map_memory(message)
                 return None
             case VhostRequest.SET_VRING_NUM:
-                index, self.queues[index].size = VRING_STATE.unpack(payload)
+                index, size = VRING_STATE.unpack(payload)
+                self.queues[index] = Virtqueue()
+                self.queues[index].size = size
             case VhostRequest.SET_VRING_BASE:
                 index, self.queues[index].base = VRING_STATE.unpack(payload)
             case VhostRequest.SET_VRING_ADDR:
@@ -153,6 +155,10 @@ class VhostServer:
         """Give a request back, ``written`` bytes of it filled."""
         assert self.memory
         self.queues[queue].push(self.memory, chain, written)
+
+    def keep(self, queue: int) -> None:
+        """Never give the last request back."""
+        self.queues[queue].kept += 1
 
     def call(self, queue: int) -> None:
         """Interrupt the kernel for ``queue`` and wait until it has taken notice.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
-from kdrv.core.process import Command
 from kdrv.devices import catalog
 from kdrv.devices.clock import Clock
 from kdrv.devices.host import Host
@@ -22,20 +19,17 @@ from kdrv.sim import pcidev, platform, port
 from kdrv.sim.calendar import Calendar
 from kdrv.sim.engine import Engine, open_door
 from kdrv.sim.faults import CALM, FaultPlan, Schedule
+from kdrv.sim.launcher import borrowed
 from kdrv.sim.machine import SimMachine
 from kdrv.sim.pcidev import PciTransport
 from kdrv.sim.platform import PlatformDevice, PlatformTransport
 from kdrv.sim.port import Port
-from kdrv.sim.shim import shim
 from kdrv.sim.trace import Trace
 from kdrv.sim.vhost import Backend, VhostServer
 from kdrv.toolchain.base import Bind, Toolchain
 
-HERE = "/run/kdrv/sim"
-"""The machine's directory in the sandbox. Everything below is constant: the kernel's command line
-enters its pool of random numbers."""
-LINUX, INITRD, SHIM = "/run/kdrv/linux", "/run/kdrv/initrd", "/run/kdrv/shim.so"
-TREE = "/run/kdrv/tree"
+# All of these are constant: the kernel's command line enters its pool of random numbers.
+LINUX, INITRD, TREE = "/run/kdrv/linux", "/run/kdrv/initrd", "/run/kdrv/tree"
 TIME, CHANNEL, DEVICE, PLATFORM = "t", "c", "d", "p"
 MOST_DEVICES = 8
 """``arch/um/drivers/virt-pci.c``: MAX_DEVICES."""
@@ -98,42 +92,46 @@ class SimWorld:
             ]
             described = platform.layout([d for d in plugged if d[1].kind == platform.KIND])
             soc = PlatformTransport(described, clock, trace, schedule, connect)
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdrv-sim-")))
+            binds = self._binds(spec, described)
+            launcher = stack.enter_context(borrowed(self._ctx, self._toolchain, binds))
+            place = launcher.place
             doors = [
                 open_door(place, TIME, calendar),
                 open_door(place, CHANNEL, agent.server),
                 open_door(place, PLATFORM, soc.server),
                 *(open_door(place, f"{DEVICE}{i}", t.server) for i, t in enumerate(transports)),
             ]
-            command = self._command(spec, place, len(transports), described)
+            argv = [LINUX, *kernel_arguments(spec, len(transports))]
+            argv += [f"dtb={TREE}"] if described else []
             output = place / "console"
-            child = stack.enter_context(
-                self._ctx.runner.start(command, stdout=stack.enter_context(output.open("wb")))
-            )
+            with output.open("wb") as console_file:
+                child = launcher.start(argv, console_file.fileno())
             pci = {transport.device.name: transport.model for transport in transports}
             devices: dict[str, Device] = {**pci, **soc.models}
-            machine = SimMachine(command, child, output, console, agent, devices, trace, schedule)
+            machine = SimMachine(
+                launcher.describe(argv),
+                child,
+                output,
+                console,
+                agent,
+                transports,
+                devices,
+                trace,
+                schedule,
+            )
             engine = Engine(calendar, doors, self._patience, machine.watch)
             stack.callback(engine.close)
             machine.attach(engine)
             stack.callback(machine.close)
             yield machine
 
-    def _command(
-        self, spec: BootSpec, place: Path, devices: int, described: Sequence[PlatformDevice]
-    ) -> Command:
-        binds = [
-            Bind(place, HERE, writable=True),
-            Bind(spec.kernel.image, LINUX),
-            Bind(spec.initramfs, INITRD),
-            Bind(shim(self._ctx, self._toolchain), SHIM),
-        ]
-        argv = [LINUX, *kernel_arguments(spec, devices)]
+    def _binds(self, spec: BootSpec, described: Sequence[PlatformDevice]) -> list[Bind]:
+        """What the kernel finds in its sandbox."""
+        binds = [Bind(spec.kernel.image, LINUX), Bind(spec.initramfs, INITRD)]
         if described:
             text = platform.source(described, PLATFORM)
             binds.append(Bind(platform.device_tree(self._ctx, self._toolchain, text), TREE))
-            argv.append(f"dtb={TREE}")
-        return self._toolchain.command(argv, binds=binds, cwd=HERE, env={"LD_PRELOAD": SHIM})
+        return binds
 
 
 def kernel_arguments(spec: BootSpec, devices: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kdrv.build.api import BuildRequest, build
+from kdrv.build.api import build
 from kdrv.build.api import prepare as prepare_build
 from kdrv.build.lane import Language
 from kdrv.build.result import KernelBuild
@@ -66,7 +66,9 @@ def demo(
         steps.append(Step(what, *see(result), time.monotonic() - start))
         return result
 
-    both = BuildRequest(kernel=kernel, toolchain=toolchain, languages=(Language.C, Language.RUST))
+    request = TestRequest(None, "qemu", kernel=kernel, toolchain=toolchain)
+    # The Rust lane first: it fills the compiler's cache for the C lane.
+    both = request.to_build(Language.RUST, Language.C)
     bench = timed(
         "toolchain and kernel sources",
         lambda: prepare_build(ctx, both),
@@ -81,9 +83,7 @@ def demo(
         lambda: create(ScaffoldRequest(name=NAME, bus=BUS, directory=project.parent)),
         lambda made: (True, f"{len(made.files)} files in {project}"),
     )
-    request = TestRequest(None, "qemu", kernel=kernel, toolchain=toolchain)
-    # The Rust lane first: it fills the compiler's cache for the C lane.
-    for language in (Language.RUST, Language.C):
+    for language in both.languages:
         one = replace(both, languages=(language,))
         (lane,) = timed(
             f"lane {language.value}: build",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kdrv.core.errors import WorkFailed
 from kdrv.guest.session import Guest
+from kdrv.guest.together import list_small
 from kdrv.kernel.modinfo import CodeSection
 from kdrv.testing.ktap import parse
 from kdrv.testing.traces import LEAKED, Code, Inventory, Places, code_of
@@ -64,13 +65,11 @@ class Driver:
         """The driver's directories below ``/sys/bus``: one for each bus it registered with."""
         if not self._file.path:
             names = {self.name, self.name.replace("_", "-")}
-            buses = self.guest.listdir("/sys/bus")
+            buses = list_small(self.guest, "/sys/bus")
             places = [f"/sys/bus/{bus}/drivers/{name}" for bus in buses for name in names]
             return [place for place in places if self.guest.exists(place)]
         folder = f"/sys/module/{self.name}/drivers"
-        if not self.guest.exists(folder):
-            return []
-        links = [entry.split(":", 1) for entry in self.guest.listdir(folder)]
+        links = [entry.split(":", 1) for entry in list_small(self.guest, folder)]
         return [f"/sys/bus/{bus}/drivers/{name}" for bus, name in links]
 
     def load(self, params: str | None = None) -> None:
@@ -102,7 +101,7 @@ class Driver:
         if not self._file.path:
             self.loaded = False
             return
-        left = self._unload()
+        left = self._unload(hasty=True)
         if left and all(finding.startswith(LEAKED) for finding in left):
             # What the kernel allocates once, on behalf of the first driver that comes along, is
             # no leak. What is left again by a second round is.
@@ -121,11 +120,11 @@ class Driver:
         self.loaded = True
         self._code = code_of(self.guest, self.name, self._file.code)
 
-    def _unload(self) -> tuple[str, ...]:
+    def _unload(self, *, hasty: bool = False) -> tuple[str, ...]:
         assert self._inventory is not None
         self.guest.unload(self.name)
         self.loaded = False
-        left = self._inventory.left_behind(self._code)
+        left = self._inventory.left_behind(self._code, hasty=hasty)
         if left:
             self._inventory.remember()
         return left
@@ -146,11 +145,11 @@ class Driver:
 
     def _bound(self, driver: str) -> list[str]:
         special = {"bind", "unbind", "new_id", "remove_id", "module", "uevent"}
-        entries = (entry for entry in self.guest.listdir(driver) if entry not in special)
+        entries = (entry for entry in list_small(self.guest, driver) if entry not in special)
         return [entry for entry in entries if self.guest.exists(f"{driver}/{entry}/uevent")]
 
     def _suites(self) -> set[str]:
-        return set(self.guest.listdir(KUNIT)) if self.guest.exists(KUNIT) else set()
+        return set(list_small(self.guest, KUNIT))
 
 
 def judge_unit_tests(guest: Guest, suite: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build, spelled
 from kdrv.build.api import prepare as prepare_build
 from kdrv.build.intree import built_module
-from kdrv.build.lane import TINY
+from kdrv.build.lane import TINY, Language
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.core.project import Project
@@ -52,7 +52,8 @@ class TestRequest:
     """What to test: a project's driver (or, without one, the kernels themselves) and where.
 
     ``kernel``, ``base`` and ``fragments`` as in :class:`kdrv.build.api.BuildRequest`. ``seed`` and
-    ``profile`` decide what goes wrong in the simulator.
+    ``profile`` decide what goes wrong in the simulator. ``instrument`` builds the driver for KCOV;
+    ``against`` names its twin, if it is not the one that kdrv.toml names.
     """
 
     __test__ = False  # a name of ours, not of pytest's
@@ -66,11 +67,26 @@ class TestRequest:
     fragments: tuple[Path, ...] = ()
     seed: int = 0
     profile: str = CALM
+    instrument: bool = False
+    against: str = ""
 
     @property
     def simulated(self) -> bool:
         """Whether the world is the simulator."""
         return self.world == SIM
+
+    def to_build(self, *languages: Language) -> BuildRequest:
+        """The build of the same choices, in these languages."""
+        return BuildRequest(
+            kernel=self.kernel,
+            toolchain=self.toolchain,
+            languages=languages,
+            arch=self.arch,
+            debug=self.debug,
+            base=self.base,
+            fragments=self.fragments,
+            instrument=self.instrument,
+        )
 
     def command(self, *arguments: str) -> str:
         """The command line that runs this again, with further arguments."""
@@ -97,6 +113,7 @@ def make_request(
     fragments: Sequence[str] = (),
     seed: int = 0,
     profile: str = CALM,
+    against: str = "",
 ) -> TestRequest:
     """A request from what a user types; the world decides what the architecture can be.
 
@@ -124,6 +141,7 @@ def make_request(
         fragments=tuple(Path(path) for path in fragments),
         seed=seed,
         profile=profile,
+        against=against,
     )
 
 
@@ -136,6 +154,8 @@ class Prepared:
     build: LaneBuild
     spec: BootSpec
     driver: DriverFile | None
+    twin: DriverFile | None = None
+    """Another driver for the same device, to be loaded in place of the first."""
 
 
 def prepare_project(ctx: Context, request: TestRequest, scratch: Path) -> Prepared:
@@ -146,14 +166,16 @@ def prepare_project(ctx: Context, request: TestRequest, scratch: Path) -> Prepar
     """
     project = request.project
     assert project is not None
-    build_request = _build_request(request, project)
+    build_request = request.to_build().for_project(project)
     bench = prepare_build(ctx, build_request)
     (result,) = build(ctx, build_request, bench)
     require_green(result)
     image = result.kernel.image
     assert image is not None
-    files = _driver_modules(project, result, image, bench)
-    check_modules(files, image)
+    twin = request.against or project.driver.twin
+    files, rival = _driver_modules(project, result, image, twin)
+    staged = [*files, rival] if rival else files
+    check_modules(staged, image)
     driver = DriverFile(
         module=project.driver.module,
         path=f"{MODULES}/{files[-1].name}" if files else "",
@@ -162,9 +184,14 @@ def prepare_project(ctx: Context, request: TestRequest, scratch: Path) -> Prepar
         code=code_sections(files[-1]) if files else (),
     )
     base = base_initramfs(ctx, bench.toolchain, bench.tree, image.arch)
-    initramfs = stage(base, scratch / "initramfs.cpio", files, _scripts(project))
+    initramfs = stage(base, scratch / "initramfs.cpio", staged, _scripts(project))
     spec = boot_spec(request, image, initramfs, project)
-    return Prepared(request, bench, result, spec, driver)
+    other = (
+        replace(driver, module=twin, path=f"{MODULES}/{rival.name}", code=code_sections(rival))
+        if rival
+        else None
+    )
+    return Prepared(request, bench, result, spec, driver, other)
 
 
 def require_green(result: LaneBuild) -> None:
@@ -233,35 +260,31 @@ def boot_spec(
     )
 
 
-def _build_request(request: TestRequest, project: Project) -> BuildRequest:
-    return BuildRequest(
-        kernel=request.kernel,
-        toolchain=request.toolchain,
-        arch=request.arch,
-        debug=request.debug,
-        base=request.base,
-        fragments=request.fragments,
-    ).for_project(project)
-
-
 def _driver_modules(
-    project: Project, result: LaneBuild, image: KernelImage, bench: Workbench
-) -> list[Path]:
-    """The .ko files to stage, the driver's own last; none for a driver that is built in."""
+    project: Project, result: LaneBuild, image: KernelImage, twin: str
+) -> tuple[list[Path], Path | None]:
+    """The .ko files to stage, the driver's own last, and its twin's.
+
+    None for a driver that is built in.
+    """
     driver = project.driver
     if driver.builtin:
-        return []
+        return [], None
     required = [built_module(image.build, name) for name in driver.requires]
     if result.module is None:
-        return [*required, built_module(image.build, driver.module)]
+        rival = built_module(image.build, twin) if twin else None
+        return [*required, built_module(image.build, driver.module)], rival
     names = {name: path for path in result.module.modules if (name := module_name(path))}
-    own = names.pop(driver.module, None)
-    if own is None:
-        raise UsageError(
-            f"{project.module_dir} builds no module named {driver.module}",
-            expected=f"driver.module in kdrv.toml to be one of: {', '.join(names) or 'none'}",
-        )
-    return [*required, *names.values(), own]
+    for name in filter(None, (driver.module, twin)):
+        if name not in names:
+            raise UsageError(
+                f"{project.module_dir} builds no module named {name}",
+                expected=f"one of: {', '.join(names) or 'none'}",
+                remedy=f"name one of them in {project.root}/kdrv.toml or on the command line",
+            )
+    own = names.pop(driver.module)
+    rival = names.pop(twin) if twin else None
+    return [*required, *names.values(), own], rival
 
 
 def module_name(path: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build
+from kdrv.build.api import LaneBuild, Workbench, build
 from kdrv.build.api import prepare as prepare_build
 from kdrv.build.intree import built_module
 from kdrv.build.lane import Language
@@ -27,6 +28,7 @@ from kdrv.testing.prepare import (
     stage,
 )
 from kdrv.testing.room import Room
+from kdrv.testing.traces import Places
 from kdrv.testing.worlds import make_world
 
 
@@ -91,15 +93,7 @@ def smoke(ctx: Context, request: TestRequest, scratch: Path) -> Smoke:
     """
     if request.project is not None:
         raise UsageError("the kernels are booted alone", expected="no project")
-    build_request = BuildRequest(
-        kernel=request.kernel,
-        toolchain=request.toolchain,
-        languages=(Language.C, Language.RUST),
-        arch=request.arch,
-        debug=request.debug,
-        base=request.base,
-        fragments=request.fragments,
-    )
+    build_request = request.to_build(Language.C, Language.RUST)
     bench = prepare_build(ctx, build_request)
     lanes = []
     for language in build_request.languages:
@@ -134,12 +128,12 @@ def has_rust(image: KernelImage) -> bool:
 
 
 def _prove(room: Room, image: KernelImage, samples: tuple[Sample, ...]) -> tuple[Proof, ...]:
+    known: Places = Counter()
     try:
         proofs = [_proof("reaches userspace", partial(_userspace, room, image))]
         for sample in samples if proofs[0].ok else ():
-            proofs.append(
-                _proof(f"{sample.module} loads and unloads", partial(_load, room, image, sample))
-            )
+            load = partial(_load, room, image, sample, known)
+            proofs.append(_proof(f"{sample.module} loads and unloads", load))
         return tuple(proofs)
     finally:
         room.discard()
@@ -162,11 +156,11 @@ def _userspace(room: Room, image: KernelImage) -> str:
     return release
 
 
-def _load(room: Room, image: KernelImage, sample: Sample) -> str:
+def _load(room: Room, image: KernelImage, sample: Sample, known: Places) -> str:
     path = built_module(image.build, sample.module)
     file = DriverFile(sample.module, f"{MODULES}/{path.name}", code=code_sections(path))
     with room.watched():
-        driver = Driver(room.guest, file)
+        driver = Driver(room.guest, file, known)
         driver.load()
         devices = driver.devices
         driver.unload()

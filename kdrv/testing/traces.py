@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdrv.guest.session import Guest
+from kdrv.guest.together import list_small, read_files, write_and_sleep
 from kdrv.kernel.modinfo import CodeSection
 
 SLAB = "/sys/kernel/debug/slab"
@@ -19,11 +20,15 @@ SLABINFO = "/proc/slabinfo"
 TRACKED = "kmalloc-"
 LEAKED = "memory leaked: "
 """How a finding about memory begins; others are certain at once, these need a second look."""
+LOOKED_AT = ("/proc/interrupts", "/proc/iomem", "/proc/modules")
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 _INTERRUPT = re.compile(r"^\s*(\d+):(?:\s+\d+)+\s+(.*)$")
 _NAMELESS = re.compile(r"(?<!\S)0x([0-9a-f]+)(?:/0x[0-9a-f]+)?(?!\S)")
-_PATIENCE = 8
-_PAUSE = 0.25
+_MOMENT = (0.01, 0.02, 0.04)
+"""Pauses, in the guest's seconds, that what was only put off takes to go."""
+_PATIENCE = (0.1, 0.2, 0.4, 0.6, 0.7)
+"""Pauses for what is slower than that."""
+_ROOM = 1 << 20
 
 Places = Counter[tuple[str, tuple[int, ...]]]
 """How many live objects of a slab cache were allocated through which nameless addresses."""
@@ -83,12 +88,17 @@ class Traces:
 
 def look(guest: Guest) -> Traces:
     """Look at the guest now."""
+    try:
+        *texts, slabs = read_files(guest, (*LOOKED_AT, SLABINFO))
+    except FileNotFoundError:  # without CONFIG_SLUB_DEBUG
+        texts, slabs = read_files(guest, LOOKED_AT), ""
+    interrupts, regions, modules = texts
     return Traces(
-        interrupts=frozenset(_interrupts(guest.read_text("/proc/interrupts"))),
-        regions=frozenset(line.strip() for line in guest.read_text("/proc/iomem").splitlines()),
-        devices=frozenset(f"/dev/{name}" for name in guest.listdir("/dev")),
-        modules=frozenset(module.name for module in guest.modules()),
-        slabs=_slabs(guest.read_text(SLABINFO)) if guest.exists(SLABINFO) else {},
+        interrupts=frozenset(_interrupts(interrupts)),
+        regions=frozenset(line.strip() for line in regions.splitlines()),
+        devices=frozenset(f"/dev/{name}" for name in list_small(guest, "/dev")),
+        modules=frozenset(line.split()[0] for line in modules.splitlines()),
+        slabs=_slabs(slabs),
     )
 
 
@@ -103,65 +113,78 @@ class Inventory:
     guest: Guest
     known: Places
     before: Traces
+    _seen: Places = field(default_factory=Counter)
 
     @classmethod
     def take(cls, guest: Guest, known: Places) -> Inventory:
         """Look at the guest now."""
         return cls(guest, known, look(guest))
 
-    def left_behind(self, code: Code | None) -> tuple[str, ...]:
+    def left_behind(self, code: Code | None, *, hasty: bool = False) -> tuple[str, ...]:
         """What is left, given the time the kernel may take to let go.
+
+        ``hasty`` gives memory no more than a moment.
+        """
+        if self._settles():
+            return ()
+        left = self._left(code)
+        for pause in _PATIENCE:
+            if not left or (hasty and all(words.startswith(LEAKED) for words in left)):
+                break
+            self._reclaim(pause)
+            left = self._left(code)
+        return left
+
+    def remember(self) -> None:
+        """Count the memory that was seen last as known, so that it is told once."""
+        self.known |= self._seen
+
+    def _settles(self) -> bool:
+        """Whether all is as before within a moment, which is cheaper to see than what is not."""
+        for pause in _MOMENT:
+            now = look(self.guest)
+            if not now.left_since(self.before) and not self._grown(now):
+                return True
+            self._reclaim(pause)
+        return False
+
+    def _reclaim(self, pause: float) -> None:
+        """Have the kernel free what it put off.
 
         Memory freed by RCU is kept for up to five seconds (mm/slab_common.c: KFREE_DRAIN_JIFFIES)
         unless the kernel needs it, so it is told that it does.
         """
-        guest = self.guest
-        left = self._left(code)
-        for _ in range(_PATIENCE):
-            if not left:
-                break
-            if guest.exists(DROP_CACHES):
-                guest.write_text(DROP_CACHES, "4")  # no message on the console (fs/drop_caches.c)
-                guest.write_text(DROP_CACHES, "2")
-            guest.sleep(_PAUSE)
-            left = self._left(code)
-        return left
+        try:
+            # "4": no message on the console (fs/drop_caches.c).
+            write_and_sleep(self.guest, DROP_CACHES, ("4", "2"), pause)
+        except FileNotFoundError:
+            self.guest.sleep(pause)
 
     def _left(self, code: Code | None) -> tuple[str, ...]:
         now = look(self.guest)
-        words = now.left_since(self.before)
-        grown = [
-            name for name, count in now.slabs.items() if count > self.before.slabs.get(name, 0)
-        ]
+        self._seen = _places(self.guest, self._grown(now)) if code else Counter()
         lost: Counter[str] = Counter()
-        places = _places(self.guest, grown) if code else Counter()
-        for (cache, stack), count in (places - self.known).items():
+        for (cache, stack), count in (self._seen - self.known).items():
             if code and any(address in code for address in stack):
                 lost[f"allocated by {code.culprit(stack)} ({cache})"] += count
         memory = [
             f"{LEAKED}{count} object{'s' * (count > 1)} {what}"
             for what, count in sorted(lost.items())
         ]
-        return (*words, *memory)
+        return (*now.left_since(self.before), *memory)
 
-    def remember(self) -> None:
-        """Count what is there now as known, so that it is told once."""
-        grown = list(look(self.guest).slabs)
-        self.known |= _places(self.guest, grown)
+    def _grown(self, now: Traces) -> list[str]:
+        """The slab caches with more objects than before."""
+        return [name for name, count in now.slabs.items() if count > self.before.slabs.get(name, 0)]
 
 
 def code_of(guest: Guest, module: str, sections: Sequence[CodeSection]) -> Code:
     """Where a loaded module's code lies, as far as the kernel tells (CONFIG_KALLSYMS)."""
     folder = f"/sys/module/{module}/sections"
-    names = set(guest.listdir(folder)) if guest.exists(folder) else set()
-    return Code(
-        module,
-        tuple(
-            (int(guest.read_text(f"{folder}/{section.name}"), 16), section)
-            for section in sections
-            if section.name in names
-        ),
-    )
+    names = set(list_small(guest, folder))
+    told = [section for section in sections if section.name in names]
+    addresses = read_files(guest, [f"{folder}/{section.name}" for section in told])
+    return Code(module, tuple((int(at, 16), one) for at, one in zip(addresses, told, strict=True)))
 
 
 def _interrupts(text: str) -> list[str]:
@@ -183,9 +206,8 @@ def _places(guest: Guest, caches: Sequence[str]) -> Places:
     """
     found: Places = Counter()
     for cache in caches:
-        path = f"{SLAB}/{cache}/alloc_traces"
         count, stack = 0, list[int]()
-        for line in guest.read_text(path).splitlines() if guest.exists(path) else ():
+        for line in _alloc_traces(guest, cache):
             first = line.split(maxsplit=1)[0] if line.strip() else ""
             if first.isdigit():
                 _count(found, cache, stack, count)
@@ -194,6 +216,15 @@ def _places(guest: Guest, caches: Sequence[str]) -> Places:
                 stack.append(int(match[1], 16))
         _count(found, cache, stack, count)
     return found
+
+
+def _alloc_traces(guest: Guest, cache: str) -> list[str]:
+    """In one request: the kernel collects and sorts all of it whenever it is opened."""
+    try:
+        (text,) = read_files(guest, [f"{SLAB}/{cache}/alloc_traces"], _ROOM)
+    except FileNotFoundError:
+        return []
+    return text.splitlines()
 
 
 def _count(found: Places, cache: str, stack: list[int], count: int) -> None:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from kdrv.build.api import Workbench
 from kdrv.core.context import Context
-from kdrv.core.errors import UsageError
 from kdrv.machine.contract import Machine, World
 from kdrv.qemu.world import QemuWorld
-from kdrv.sim.faults import PROFILES, FaultPlan, Fired
+from kdrv.sim.faults import FaultPlan, Fired, Rule
 from kdrv.sim.machine import SimMachine
+from kdrv.sim.profiles import profile
 from kdrv.sim.world import SimWorld
 from kdrv.testing.prepare import TestRequest
+
+JITTER = 0.5
+"""How much longer than said devices may take where things go wrong."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,18 @@ def make_world(ctx: Context, request: TestRequest, bench: Workbench) -> World:
     """The world a request names. Raises :class:`UsageError` for a profile that is not known."""
     if not request.simulated:
         return QemuWorld(bench.toolchain, ctx)
-    rules = PROFILES.get(request.profile)
-    if rules is None:
-        raise UsageError(
-            f"there is no fault profile {request.profile!r}",
-            expected="one of " + ", ".join(PROFILES),
-            remedy=request.command().replace(request.profile, "lossy"),
-        )
-    plan = FaultPlan(request.seed, rules, jitter=0.5 if rules else 0.0)
+    rules = rules_of(request)
+    plan = FaultPlan(request.seed, rules, jitter=JITTER if rules else 0.0)
     return SimWorld(ctx, bench.toolchain, plan=plan)
+
+
+def rules_of(request: TestRequest) -> tuple[Rule, ...]:
+    """The rules of the request's profile: kdrv's own, of kdrv.toml, or of a file.
+
+    Raises :class:`UsageError` for one that there is not, or that is wrong.
+    """
+    own = request.project.faults if request.project else {}
+    return profile(request.profile, own)
 
 
 def told(machine: Machine, request: TestRequest) -> Simulated | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from kdrv.core.context import Context
 from kdrv.core.errors import CommandFailed, SetupError
 from kdrv.core.process import Command
+from kdrv.core.space import require_space
 from kdrv.core.store import Entry, Store, digest
 from kdrv.toolchain.base import Bind
 from kdrv.toolchain.mirror import debian_mirror
@@ -49,8 +50,10 @@ RECORDED = (
     "qemu-system-x86",
     "qemu-system-arm",
 )
-HOST_PROGRAMS = {"mmdebstrap": "mmdebstrap", "bwrap": "bubblewrap"}
+SANDBOX_PROGRAMS = {"bwrap": "bubblewrap"}
+HOST_PROGRAMS = {"mmdebstrap": "mmdebstrap", **SANDBOX_PROGRAMS}
 PROVISION_DEADLINE = 1800.0
+SPACE_GIB = 3.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def provision(ctx: Context, mirror: str | None = None) -> DebianToolchain:
         return ready
 
     def make(data: Path) -> Mapping[str, object]:
+        require_space(data, SPACE_GIB, "the toolchain's root")
         need_host_programs(ctx)
         uri = mirror or debian_mirror()
         root = data / "root"
@@ -111,16 +115,19 @@ def provision(ctx: Context, mirror: str | None = None) -> DebianToolchain:
             try:
                 ctx.runner.run(command, deadline=PROVISION_DEADLINE, on_line=heard)
             except CommandFailed as error:
-                raise _explained(error, data, uri) from error
+                raise explained(error, data, uri, "the toolchain's root") from error
         return {"packages": _installed(ctx, root), "mirror": uri}
 
     return _toolchain(Store(ctx).get(KIND, recipe_key(), make, waiting="the toolchain root"))
 
 
-def need_host_programs(ctx: Context) -> None:
-    """Have mmdebstrap and bubblewrap on the machine; root installs them, others are told how."""
-    missing = [package for program, package in HOST_PROGRAMS.items() if not shutil.which(program)]
-    if os.geteuid() != 0 and not shutil.which("newuidmap"):
+def need_host_programs(ctx: Context, programs: Mapping[str, str] = HOST_PROGRAMS) -> None:
+    """Have mmdebstrap and bubblewrap on the machine; root installs them, others are told how.
+
+    ``programs`` maps those that are needed to their packages.
+    """
+    missing = [package for program, package in programs.items() if not shutil.which(program)]
+    if "mmdebstrap" in programs and os.geteuid() != 0 and not shutil.which("newuidmap"):
         missing.append("uidmap")
     if not missing:
         return
@@ -176,13 +183,13 @@ def _toolchain(entry: Entry) -> DebianToolchain:
     return DebianToolchain(entry.data / "root", digest(packages), versions)
 
 
-def _explained(error: CommandFailed, data: Path, uri: str) -> SetupError:
-    """Say which of the usual reasons made mmdebstrap fail."""
+def explained(error: CommandFailed, data: Path, uri: str, what: str) -> SetupError:
+    """Say which of the usual reasons kept mmdebstrap from making ``what``."""
     text = "\n".join(error.detail).lower()
     if "no space left" in text or shutil.disk_usage(data).free < 1 << 28:
         return SetupError(
             f"the disk of {data} is full",
-            expected="5 GB free for the toolchain's root",
+            expected=f"room for {what}: 12 GB are enough for everything",
             remedy="kdrv cache prune, or set XDG_CACHE_HOME to a larger disk",
             reproducer=error.reproducer,
         )
@@ -203,7 +210,7 @@ def _explained(error: CommandFailed, data: Path, uri: str) -> SetupError:
             reproducer=error.reproducer,
         )
     return SetupError(
-        "mmdebstrap could not make the toolchain's root",
+        f"mmdebstrap could not make {what}",
         remedy="kdrv doctor",
         detail=error.detail,
         reproducer=error.reproducer,

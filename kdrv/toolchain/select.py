@@ -39,7 +39,7 @@ def select(
     """
     if wanted == debian.DebianToolchain.name:
         return debian.provision(ctx, mirror)
-    debian.need_host_programs(ctx)
+    debian.need_host_programs(ctx, debian.SANDBOX_PROGRAMS)
     if wanted == AUTO and (ready := _remembered(ctx, tree)):
         return ready
     tools = host.find(ctx)

@@ -6,6 +6,7 @@ Its conduct comes from the kernel's command line: ``do=WORD`` words, in order.
 import json
 import os
 import socket
+import struct
 import sys
 import time
 
@@ -44,6 +45,19 @@ def answer(monitor: socket.socket, refuse: bool) -> None:
     say(monitor, {**said, **({"id": asked["id"]} if "id" in asked else {})})
 
 
+def touch(offset: int) -> None:
+    """Read four bytes of BAR 0 of the first device that somebody else serves."""
+    served = next(json.loads(text) for text in option("-device") if text.startswith("{"))
+    device = socket.socket(socket.AF_UNIX)
+    device.connect(served["socket"]["path"])
+    command = struct.pack("=HHIIIQIIH", 1, 10, 34, 0, 0, 4, 7, 2, 2)
+    read = struct.pack("=HHIIIQII", 2, 9, 32, 0, 0, offset, 0, 4)
+    for message in (command, read):
+        device.sendall(message)
+        answer = device.recv(100)
+    agent.sendall(answer[-4:])
+
+
 console, keys = descriptor("set1"), descriptor("set2")
 agent = socket.socket(fileno=descriptor("agent"))
 monitor = socket.socket(fileno=descriptor("monitor"))
@@ -70,6 +84,8 @@ for word in option("-append")[0].split():
         tell(monitor, "SHUTDOWN", guest=True, reason=detail)
     elif action == "deleted":
         tell(monitor, "DEVICE_DELETED", device=detail, path="/machine/peripheral")
+    elif action == "touch":
+        touch(int(detail, 16))
     elif action == "complain":
         sys.stderr.write(f"qemu-system-x86_64: {detail}\n")
     elif action == "kill":

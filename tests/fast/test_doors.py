@@ -17,7 +17,9 @@ LAYERS = (
     {"qemu", "sim"},
     {"build"},
     {"scaffold"},
-    {"testing", "explore", "gate"},
+    {"testing"},
+    {"explore"},
+    {"gate"},
     {"report"},
     {"cli"},
 )

@@ -133,6 +133,8 @@ def test_the_list_shows_every_bus_and_option():
     result = kdrv_new("--list")
     for words in ("misc:", "faux:", "platform:", "-o capacity=INT [4096]", "-o acpi=ACPI-ID []"):
         assert words in result.output
+    for device in "edu", "testdev", "ringdev":
+        assert f"pci --device {device}: " in result.output
 
 
 def test_the_list_as_json():
@@ -162,3 +164,25 @@ def test_git_knows_the_author():
 )
 def test_what_git_knows_is_used_only_when_it_is_good(git):
     assert git_author(git) is None
+
+
+def test_a_device_of_the_bus_and_a_twin(place):
+    result = kdrv_new("w", "--bus", "pci", "--device", "ringdev", "--c-twin")
+    project = load_project(place / "w")
+    assert (project.scaffold.device, project.driver.twin) == ("ringdev", "w_c")
+    assert project.machine.devices()[0].kind == "ringdev"
+    assert "w_c.c" in result.output
+
+
+@pytest.mark.parametrize("arguments", [("--device", "edu"), ("--c-twin",)])
+def test_what_a_bus_does_not_have_is_refused(place, arguments):
+    with pytest.raises(UsageError, match="misc"):
+        kdrv_new("w", "--bus", "misc", *arguments)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_a_bus_with_devices_asks_for_one(place):
+    result = kdrv_new("w", answers="pci\nfloppy\ntestdev\n\n\n")
+    assert load_project(place / "w").scaffold.device == "testdev"
+    assert re.search(r"^  ringdev ", result.output, re.M)

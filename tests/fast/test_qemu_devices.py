@@ -11,15 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdrv.core.context import Context
-from kdrv.core.errors import UsageError
+from kdrv.core.errors import SetupError, UsageError
 from kdrv.core.process import Command
+from kdrv.devices.edu import Edu
 from kdrv.kernel.arch import Arch
 from kdrv.machine.contract import DeviceSpec
+from kdrv.qemu import models
 from kdrv.qemu.acpi import acpi_parts, ssdt
 from kdrv.qemu.boards import board_of
 from kdrv.qemu.catalog import Catalog, device_option
 from kdrv.qemu.devicetree import nodes
 from kdrv.qemu.platform import PAGE, layout, quoted
+from kdrv.qemu.vfiouser.server import Server
 
 from .conftest import FakeRunner
 
@@ -28,6 +31,7 @@ HELP = """\
 Misc devices:
 name "edu", bus PCI
 name "pci-testdev", bus PCI, desc "PCI Test Device"
+name "vfio-user-pci", bus PCI, desc "VFIO over socket PCI device assignment"
 name "virtio-serial-pci", bus PCI, alias "virtio-serial"
 """
 EDU_HELP = """\
@@ -50,7 +54,8 @@ class FakeTools:
 
 @pytest.fixture
 def catalog(ctx: Context, runner: FakeRunner) -> Catalog:
-    runner.answers = [("edu,help", EDU_HELP), ("-device help", HELP)]
+    others = [(f"{name},help", "") for name in ("pci-testdev", "virtio-serial")]
+    runner.answers = [("edu,help", EDU_HELP), ("-device help", HELP), *others]
     return Catalog(FakeTools(), ctx, board_of(Arch.X86_64))
 
 
@@ -85,6 +90,71 @@ def test_options_are_written_as_qemu_reads_them() -> None:
     assert device_option(device, id="x") == (
         "edu,dma_mask=255,multifunction=on,romfile=a,,b,id=x"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("device", "played"),
+    [
+        (DeviceSpec("edu"), False),
+        (DeviceSpec("edu", {"model": False}), False),
+        (DeviceSpec("edu", {"model": True, "dma_mask": 4095, "addr": "5"}), True),
+        (DeviceSpec("testdev"), False),
+        (DeviceSpec("pci-testdev", {"model": True}), True),
+        (DeviceSpec("ringdev", {"id": "r", "bus": "pcie.0"}), True),
+        (DeviceSpec("virtio-serial"), False),
+    ],
+)
+def test_who_makes_a_device(catalog: Catalog, device: DeviceSpec, played: bool) -> None:
+    models.check(device, catalog)
+    assert models.is_model(device, catalog) is played
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        (DeviceSpec("edu", {"model": "yes"}), "model = 'yes'"),
+        (DeviceSpec("virtio-serial", {"model": True}), "no model of 'virtio-serial'"),
+        (DeviceSpec("ringdev", {"model": False}), "no device 'ringdev'"),
+        (DeviceSpec("ringdev", {"depth": 4}), "no option 'depth'"),
+        (DeviceSpec("edu", {"model": True, "romfile": "x"}), "no option 'romfile'"),
+        (DeviceSpec("rigdev"), "no device 'rigdev'"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(catalog: Catalog, device: DeviceSpec, says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        models.check(device, catalog)
+
+
+def test_a_misspelt_model_is_refused_with_near_names(catalog: Catalog) -> None:
+    with pytest.raises(UsageError) as error:
+        models.check(DeviceSpec("rigdev"), catalog)
+    assert "near to it: ringdev" in error.value.expected
+
+
+def test_a_qemu_without_vfio_user_cannot_have_models(ctx: Context, runner: FakeRunner) -> None:
+    runner.answers = [("-device help", 'name "edu", bus PCI\n')]
+    old = Catalog(FakeTools(), ctx, board_of(Arch.X86_64))
+    with pytest.raises(SetupError, match="no vfio-user-pci"):
+        models.check(DeviceSpec("ringdev"), old)
+
+
+def test_the_models_options_and_qemus_are_told_apart() -> None:
+    spec = DeviceSpec("edu", {"model": True, "dma_mask": 4095, "addr": 5})
+    with Server() as server:
+        option = models.device_option(spec, "edu", server)
+        model = server.devices["edu"]
+        assert isinstance(model, Edu)
+        assert model.dma_mask == 4095
+    assert option["driver"] == "vfio-user-pci"
+    assert option["addr"] == "5"
+    assert "dma_mask" not in option
+    assert option["x-no-posted-writes"] is True
+    assert models.of_qemu(DeviceSpec("testdev", {"model": False})) == DeviceSpec("pci-testdev")
+
+
+def test_every_device_has_a_name() -> None:
+    specs = [DeviceSpec(kind) for kind in ("edu", "ringdev", "edu", "edu")]
+    assert [name for name, _ in models.named(specs)] == ["edu", "ringdev", "edu1", "edu2"]
 
 
 def _platform(**options: str | int | bool) -> DeviceSpec:

@@ -161,6 +161,22 @@ def test_a_processor_in_a_module_is_named_by_the_kernel() -> None:
     assert not any("RAX" in line for line in lines)
 
 
+def test_a_task_that_waits_in_a_module_is_pointed_out() -> None:
+    lines = _ask(
+        FIRMWARE,
+        "[    6.000001] sysrq: Show Blocked State\n"
+        "[    6.000002] task:cat             state:D stack:0     pid:41    tgid:41    ppid:1\n"
+        "[    6.000003] Call Trace:\n"
+        "[    6.000004]  <TASK>\n"
+        "[    6.000005]  __schedule+0x1b0/0x5a0\n"
+        "[    6.000006]  mutex_lock+0x20/0x30\n"
+        "[    6.000007]  widget_read+0x31/0x90 [widget]\n"
+        "[    6.000008]  vfs_read+0xb1/0x2c0\n"
+        "[    6.000009]  </TASK>\n",
+    )
+    assert lines[0] == "most likely stuck: cat waits in widget_read [widget]"
+
+
 def test_a_kernel_that_takes_no_interrupts_still_shows_who_called() -> None:
     lines = _ask(X86)
     assert lines[0] == f"cpu0 in a module's code ({MODULE:#x})"

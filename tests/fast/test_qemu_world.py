@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from kdrv.core.context import Context
 from kdrv.core.errors import CommandFailed, DeadlineExceeded, SetupError, UsageError
 from kdrv.core.process import Command, LocalRunner
+from kdrv.devices.errors import DeviceFault
 from kdrv.kernel.arch import Arch
 from kdrv.machine.console import Console
 from kdrv.machine.contract import BootSpec, DeviceSpec, KernelImage, MachineEnded
@@ -23,6 +25,7 @@ from kdrv.qemu.machine import QemuMachine
 from kdrv.qemu.serial import SerialLine
 from kdrv.qemu.shell import console_expect, require_terminal
 from kdrv.qemu.world import QemuWorld
+from kdrv.toolchain.base import Bind
 
 from .conftest import FakeRunner
 from .test_qemu_devices import HELP, FakeTools
@@ -33,10 +36,13 @@ FAKE = Path(__file__).with_name("fake_qemu.py")
 class FakeQemu(FakeTools):
     """A toolchain whose QEMU is a Python program, and which lists devices as QEMU does."""
 
-    def command(self, argv: Sequence[str], **_: Any) -> Command:
+    def command(self, argv: Sequence[str], *, binds: Sequence[Bind] = (), **_: Any) -> Command:
         if argv[1] == "-device":
             return Command(("echo", HELP))
-        return Command((sys.executable, str(FAKE), *argv[1:]))
+        words = list(argv[1:])
+        for bind in binds:
+            words = [word.replace(bind.target, str(bind.source)) for word in words]
+        return Command((sys.executable, str(FAKE), *words))
 
 
 @pytest.fixture
@@ -194,6 +200,54 @@ def test_the_command_line_can_be_pasted(boot: Any) -> None:
     assert "-device edu" in line
     assert "-smp 2" in line
     assert "fd=" not in line
+
+
+def test_a_model_answers_from_another_process(boot: Any) -> None:
+    with boot("touch:0", "sleep:30", devices=(DeviceSpec("ringdev"),)) as machine:
+        assert machine.channel.receive(5.0) == b"RING"
+        assert machine.devices["ringdev"].state()["version"] == 1
+        line = machine.describe()
+    assert "memory-backend-memfd,id=kdrv-ram,size=256M,share=on" in line
+    assert "memory-backend=kdrv-ram" in line
+
+
+def test_a_model_that_raises_ends_the_machine_and_is_told_once(boot: Any) -> None:
+    with boot("touch:1", "sleep:60", devices=(DeviceSpec("ringdev"),)) as machine:
+        with pytest.raises(DeviceFault, match="ringdev: the driver asked for what cannot be"):
+            for _ in range(10):
+                machine.channel.receive(2.0)
+        assert not machine.alive
+        assert machine.fault is not None
+        end = _end(machine)
+        assert end.reason.startswith("device fault: ringdev: the driver asked")
+        assert machine.diagnose() == (end.reason,)
+
+
+def test_a_machine_of_qemus_own_devices_has_no_server(boot: Any) -> None:
+    threads = threading.active_count()
+    with boot("sleep:30", devices=(DeviceSpec("testdev"), DeviceSpec("edu"))) as machine:
+        assert machine.devices == {}
+        line = machine.describe()
+        assert threading.active_count() == threads + 2  # console and monitor
+    assert "memory-backend" not in line
+    assert "-device pci-testdev -device edu" in line
+
+
+def test_devices_are_checked_once(
+    tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, initramfs = files
+
+    world = QemuWorld(FakeQemu(), Context(cache=tmp_path / "cache"), accel="tcg")
+    kernel = KernelImage(Arch.X86_64, "7.3.4", image, image, tmp_path)
+    spec = BootSpec(kernel, initramfs, (DeviceSpec("edu"),), cmdline=("do=sleep:30",))
+    world.check(spec)
+    checked: list[DeviceSpec] = []
+    monkeypatch.setattr("kdrv.qemu.models.check", lambda device, _: checked.append(device))
+    with world.boot(spec):
+        assert checked == []
+    with world.boot(replace(spec, cpus=2)):
+        assert checked == [DeviceSpec("edu")]
 
 
 def test_what_cannot_boot_is_refused(boot: Any, files: tuple[Path, Path]) -> None:

@@ -59,3 +59,16 @@ def test_an_author_that_would_break_the_sources_is_refused(name):
 def test_what_is_no_address_is_refused(email):
     with pytest.raises(UsageError):
         Author.parse("You", email)
+
+
+def test_the_twin_has_names_of_its_own():
+    twin = Names.parse("my-widget").twin
+    assert (twin.module, twin.symbol) == ("my_widget_c", "MY_WIDGET_C")
+
+
+def test_a_name_must_leave_room_for_the_twin():
+    longest = "w" * (MAX_NAME - 2)
+    assert len(Names.parse(longest).twin.module) == MAX_NAME
+    with pytest.raises(UsageError) as error:
+        _ = Names.parse(longest + "w").twin
+    assert error.value.remedy == f"kdrv new {longest}"

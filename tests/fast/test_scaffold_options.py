@@ -8,6 +8,7 @@ from kdrv.scaffold.catalog import (
     OptionType,
     bus_names,
     choose_series,
+    device_names,
     load_bus,
 )
 from kdrv.scaffold.options import read_value, resolve
@@ -129,4 +130,40 @@ def test_a_broken_bus_names_its_file_and_key(tmp_path):
     folder.mkdir(parents=True)
     (folder / "bus.toml").write_text('title = "T"\nkernels = 3\n')
     with pytest.raises(SetupError, match=r"bus\.toml.*(summary|kernels)"):
+        load_bus("odd", tmp_path)
+
+
+def test_a_bus_has_its_default_device():
+    assert load_bus("pci").device == "edu"
+    assert load_bus("pci", device="ringdev").summary != load_bus("pci").summary
+    assert load_bus("misc").device == ""
+
+
+@pytest.mark.parametrize(
+    ("bus_name", "expected"),
+    [("pci", f"one of: {', '.join(device_names('pci'))}"), ("misc", "no --device for this bus")],
+)
+def test_a_device_that_does_not_exist_is_refused_with_those_that_do(bus_name, expected):
+    with pytest.raises(UsageError) as error:
+        load_bus(bus_name, device="floppy")
+    assert error.value.expected == expected
+
+
+def test_a_device_lies_over_its_bus(tmp_path):
+    folder = tmp_path / "bus" / "odd"
+    (folder / "one").mkdir(parents=True)
+    (folder / "bus.toml").write_text(
+        'title = "T"\nsummary = "s"\nkernels = ["7.3"]\ndefault_device = "one"\n'
+        '[kconfig]\nsubdir = "drivers/misc"\ndepends = ["PCI"]\nhelp = ""\n'
+    )
+    (folder / "one/device.toml").write_text(
+        'summary = "over"\n[kconfig]\nhelp = "h"\n[[device]]\nkind = "one"\n'
+    )
+    found = load_bus("odd", tmp_path)
+    assert (found.title, found.summary, found.device) == ("T", "over", "one")
+    assert (found.kconfig.depends, found.kconfig.help) == (("PCI",), "h")
+    assert found.devices == ({"kind": "one"},)
+    assert found.path == folder / "one"
+    (folder / "one/device.toml").write_text("kernels = 3\n")
+    with pytest.raises(SetupError, match=r"device\.toml.*kernels"):
         load_bus("odd", tmp_path)

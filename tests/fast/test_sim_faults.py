@@ -4,8 +4,9 @@ import pytest
 
 from kdrv.core.errors import UsageError
 from kdrv.devices.bench import Bench
+from kdrv.devices.config import Power
 from kdrv.devices.edu import Edu
-from kdrv.devices.ringdev import Error
+from kdrv.devices.ringdev import Error, RingDev
 from kdrv.sim.faults import (
     FACTS,
     PROFILES,
@@ -148,6 +149,53 @@ def test_a_device_that_was_pulled_out_says_nothing_more():
     assert edu.interrupts() == []
     assert not any(isinstance(record, DmaAccess) for record in edu.trace)
     assert edu.transport.model.liveness == 0
+
+
+def power_of(ring):
+    return ring.transport.model.config.places[Power.ident] + Power.control
+
+
+def test_a_device_that_does_not_wake_up_is_silent_for_a_while():
+    ring = Bus(RingDev, always(FaultKind.PM_FAIL, start=1, lasts=100))
+    assert ring.ask(PciOp.CFG_READ, power_of(ring), size=2) == b"\x08\x00"
+    ring.clock.now = 1
+    assert ring.ask(PciOp.CFG_READ, power_of(ring), size=2) == b"\xff\xff"
+    assert ring.ask(PciOp.MMIO_READ, 0, size=4) == b"\xff" * 4
+    assert ring.ask(PciOp.CFG_READ, 0, size=2) == b"\xff\xff"
+    ring.clock.now = 101
+    assert ring.ask(PciOp.MMIO_READ, 0, size=4) == b"RING"
+    assert [fired.kind for fired in ring.schedule.fired] == [FaultKind.PM_FAIL]
+
+
+def test_only_the_way_to_d0_can_fail():
+    ring = Bus(RingDev, always(FaultKind.PM_FAIL))
+    ring.ask(PciOp.CFG_WRITE, power_of(ring), b"\x03\x00")
+    assert ring.schedule.fired == []
+    assert ring.transport.model.asleep
+    ring.ask(PciOp.CFG_WRITE, power_of(ring), b"\x00\x00")
+    assert ring.transport.model.asleep
+    assert ring.ask(PciOp.CFG_READ, 0, size=2) == b"\xff\xff"
+
+
+def test_a_schedule_can_be_made_to_rest():
+    schedule = Schedule(FaultPlan(0, (always(FaultKind.IRQ_LOST),)))
+    assert schedule.draw(FaultKind.IRQ_LOST, "edu", 0)
+    schedule.quiesce()
+    assert schedule.draw(FaultKind.IRQ_LOST, "edu", 1) is None
+    assert len(schedule.fired) == 1
+
+
+def test_what_looks_right_cannot_be_detected():
+    hidden = {kind for kind, facts in FACTS.items() if not facts.detectable}
+    assert hidden == {
+        FaultKind.REG_STUCK,
+        FaultKind.REG_BITFLIP,
+        FaultKind.REG_TOCTOU,
+        FaultKind.DMA_CORRUPT,
+        FaultKind.DMA_LATE,
+        FaultKind.DMA_AFTER_FREE,
+        FaultKind.DESC_BAD,
+    }
 
 
 def test_dma_faults():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdrv.build.api import LaneBuild, Workbench
 from kdrv.core.context import Context
 
-from .conftest import Kdrv
+from .conftest import Kdrv, Said
 
 pytestmark = pytest.mark.real
 
@@ -81,3 +82,44 @@ def test_a_users_tree_is_built_where_make_decides(
     assert broken.status == 1
     (lane,) = broken.data
     assert any(d["file"] == "drivers/base/faux.c" for d in lane["kernel"]["diagnostics"])
+
+
+def _checks(said: Said) -> dict[str, dict[str, Any]]:
+    (lane,) = said.data
+    return {check["name"]: check for check in lane["checks"]}
+
+
+def test_a_driver_of_the_tree_is_checked_where_it_lies(
+    kdrv: Kdrv, tmp_path: Path, rust_lane: LaneBuild
+) -> None:
+    (tmp_path / "kdrv.toml").write_text(
+        '[project]\nname = "sample"\n'
+        '[driver]\nmodule = "rust_driver_pci"\nsymbol = "SAMPLE_RUST_DRIVER_PCI"\n'
+    )
+    said = kdrv("build", tmp_path, "--check", "--json")
+    assert said.status == 0, said.err + said.out
+    checks = _checks(said)
+    passed = {name for name, check in checks.items() if check["outcome"] == "pass"}
+    assert passed >= {"rustfmt", "clippy", "checkpatch", "rustdoc", "build"}
+    assert "samples/rust/rust_driver_pci" in checks["clippy"]["reproducer"]
+
+
+def test_a_c_driver_is_checked_and_a_sparse_too_old_is_told(
+    kdrv: Kdrv, bench: Workbench, tmp_path: Path, c_lane: LaneBuild
+) -> None:
+    (tmp_path / "Kbuild").write_text("obj-m := loose.o\n")
+    (tmp_path / "loose.c").write_text(
+        "// SPDX-License-Identifier: GPL-2.0\n#include <linux/module.h>\n\n"
+        "int loose;\nEXPORT_SYMBOL_GPL(loose);\n\n"
+        'MODULE_DESCRIPTION("Loose");\nMODULE_LICENSE("GPL");\n'
+    )
+    checks = _checks(kdrv("build", tmp_path, "--check", "--json"))
+    assert checks["checkpatch"]["outcome"] == "pass"
+    sparse = checks["sparse"]
+    if "__typeof_unqual__" in (bench.tree.path / "scripts/checker-valid.sh").read_text():
+        # Debian 13's sparse 0.6.4 does not know the word, and the tree refuses it.
+        assert sparse["outcome"] == "skip"
+        assert sparse["reason"] == "the toolchain's sparse is too old for this tree"
+    else:
+        (told,) = sparse["diagnostics"]
+        assert "was not declared" in told["message"]

@@ -1,4 +1,4 @@
-"""Every bus of ``kdrv new``: clean for a maintainer, and green on emulated hardware."""
+"""Every bus and device of ``kdrv new``: clean for a maintainer, and green on its hardware."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdrv.build.api import LaneBuild
-from kdrv.scaffold.catalog import bus_names
+from kdrv.scaffold.catalog import bus_names, device_names
 
 from .conftest import Kdrv
 
@@ -22,16 +22,72 @@ def test_a_project_is_clean_and_its_tests_pass(
     kdrv: Kdrv, project: Callable[..., Path], rust_lane: LaneBuild, bus: str
 ) -> None:
     place = project(bus, name=f"my-{bus}")
+    check(kdrv, place)
+    assert run_tests(kdrv, "--qemu", place) == {"passed"}
+
+
+def check(kdrv: Kdrv, place: Path) -> None:
+    """All checks, without a word from any."""
     built = kdrv("build", place, "--check", "--json")
     (lane,) = built.data
     assert built.status == 0, [d["message"] for c in lane["checks"] for d in c["diagnostics"]]
     assert lane["module"]["diagnostics"] == []
     outcomes = {check["name"]: check["outcome"] for check in lane["checks"]}
     assert {name for name, outcome in outcomes.items() if outcome == "pass"} >= MUST_PASS
-    tested = kdrv("test", "--qemu", place, "--json")
+
+
+def run_tests(kdrv: Kdrv, world: str, place: Path) -> set[str]:
+    """How the project's tests ended."""
+    tested = kdrv("test", world, place, "--json")
     assert tested.status == 0, [case["detail"] for case in tested.data["cases"]]
     assert len(tested.data["cases"]) >= 3
-    assert {case["outcome"] for case in tested.data["cases"]} == {"passed"}
+    return {case["outcome"] for case in tested.data["cases"]}
+
+
+EVERY_OPERATION = """
+import types
+
+import operations
+import pytest
+
+from kdrv.explore.declare import OPERATION
+from kdrv.explore.generate import minimal
+
+DECLARED = [getattr(v, OPERATION) for v in vars(operations).values() if hasattr(v, OPERATION)]
+
+
+@pytest.mark.parametrize("operation", DECLARED, ids=lambda operation: operation.name)
+def test_operation(operation, driver, guest):
+    call = types.SimpleNamespace(guest=guest, memory={})
+    arguments = {name: minimal(strategy) for name, strategy in operation.arguments.items()}
+    try:
+        operation.run(call, **arguments)
+    except OSError:
+        assert not operation.serves
+"""
+
+
+@pytest.mark.parametrize("device", device_names("pci"))
+def test_a_driver_and_its_twin_do_the_same_in_the_simulator(
+    kdrv: Kdrv, project: Callable[..., Path], rust_lane: LaneBuild, device: str
+) -> None:
+    place = project("pci", device=device, twin=True)
+    check(kdrv, place)
+    (place / "tests/test_operations.py").write_text(EVERY_OPERATION)
+    rust = run_tests(kdrv, "--sim", place)
+    assert "passed" in rust
+    toml = (place / "kdrv.toml").read_text()
+    both = 'module = "widget"\ntwin = "widget_c"\n'
+    assert both in toml
+    (place / "kdrv.toml").write_text(toml.replace(both, 'module = "widget_c"\ntwin = "widget"\n'))
+    assert run_tests(kdrv, "--sim", place) == rust
+
+
+@pytest.mark.parametrize("device", ["testdev", "ringdev"])
+def test_a_driver_runs_on_emulated_hardware(
+    kdrv: Kdrv, project: Callable[..., Path], rust_lane: LaneBuild, device: str
+) -> None:
+    assert run_tests(kdrv, "--qemu", project("pci", device=device)) == {"passed"}
 
 
 def test_the_same_tests_on_the_debug_kernel(

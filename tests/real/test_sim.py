@@ -21,8 +21,10 @@ from kdrv.guest.initramfs import build_initramfs
 from kdrv.guest.session import Guest
 from kdrv.kernel.arch import Arch
 from kdrv.machine.contract import BootSpec, DeviceSpec, KernelImage
-from kdrv.sim.faults import PROFILES, FaultPlan
+from kdrv.sim.allocfail import failing, prepare
+from kdrv.sim.faults import MILLISECOND, PROFILES, FaultKind, FaultPlan, Rule
 from kdrv.sim.machine import SimMachine
+from kdrv.sim.removal import announce
 from kdrv.sim.world import SimWorld
 
 pytestmark = pytest.mark.real
@@ -31,6 +33,7 @@ PATIENCE = 60.0
 SAMPLE = "samples/rust/rust_driver_pci.ko"
 DRIVER = """// SPDX-License-Identifier: GPL-2.0
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 
@@ -71,6 +74,19 @@ static void run(struct pci_dev *pdev)
 	dev_info(&pdev->dev, "interrupts %d, buffer '%s'\\n", came, buffer);
 }
 
+/* An interrupt at any time meets this between a write and a read, or in the read. */
+static void hammer(struct pci_dev *pdev)
+{
+	int wrong = 0;
+
+	for (u32 i = 0; i < 1000; i++) {
+		writel(i, bar + 0x04);
+		wrong += readl(bar + 0x04) != ~i;
+		udelay(3);
+	}
+	dev_info(&pdev->dev, "%d wrong reads\\n", wrong);
+}
+
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	int ret = pcim_enable_device(pdev);
@@ -81,7 +97,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (!bar)
 		return -ENOMEM;
 	pci_set_master(pdev);
-	ret = pci_alloc_irq_vectors(pdev, 1, 1, PCI_IRQ_MSI);
+	ret = pci_alloc_irq_vectors(pdev, 1, 1, PCI_IRQ_MSI | PCI_IRQ_MSIX);
 	if (ret < 0)
 		return ret;
 	ret = devm_request_irq(&pdev->dev, pci_irq_vector(pdev, 0), on_irq, 0, "probe", pdev);
@@ -89,6 +105,8 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		return ret;
 	if (!strcmp(how, "dma"))
 		run(pdev);
+	if (!strcmp(how, "hammer"))
+		hammer(pdev);
 	if (!strcmp(how, "wild"))
 		transfer(0x7ffff000, 0x40000, 64, 1);
 	while (!strcmp(how, "spin"))
@@ -198,6 +216,67 @@ def test_wild_dma_ends_the_run_and_names_the_driver(boot: Boot) -> None:
         assert not machine.alive
 
 
+def test_the_console_is_in_order_and_whole(boot: Boot) -> None:
+    with boot() as (machine, guest):
+        guest.power_off()
+        lines = machine.console.since()
+        assert any("Linux version" in line for line in lines[:10])
+        assert any("Power down" in line for line in lines[-2:])
+        times = [float(line[1:].split("]")[0]) for line in lines if line.startswith("[ ")]
+        assert times == sorted(times)
+
+
+def test_interrupts_in_the_middle_of_a_read_do_no_harm(boot: Boot) -> None:
+    plan = FaultPlan(10, (Rule(FaultKind.IRQ_SPURIOUS, 0.3),))
+    with boot("edu", plan=plan) as (machine, guest):
+        guest.load("/lib/simprobe.ko", "how=hammer")
+        said = machine.console.since()
+        assert len(machine.schedule.fired) > 100
+        assert any("0 wrong reads" in line for line in said)
+        assert not any("WARNING" in line for line in said)
+
+
+def test_a_device_that_was_pulled_out_is_removed(boot: Boot) -> None:
+    plan = FaultPlan(0, (Rule(FaultKind.SURPRISE_REMOVE, numbers=(0,)),))
+    with boot("testdev", "edu", plan=plan) as (machine, guest):
+        guest.load("/lib/simprobe.ko", "how=dma")
+        assert machine.pulled == ("edu",)
+        assert machine.addresses["edu"] == "0000:00:01.0"
+        assert announce(machine, guest) == ("edu",)
+        assert guest.listdir("/sys/bus/pci/devices") == ["0000:00:00.0"]
+        assert announce(machine, guest) == ()
+
+
+def test_a_device_that_does_not_wake_up_fails_its_probe(boot: Boot) -> None:
+    plan = FaultPlan(0, (Rule(FaultKind.PM_FAIL, 1.0, start=1000 * MILLISECOND),))
+    with boot("ringdev", plan=plan) as (machine, guest):
+        device = machine.addresses["ringdev"]
+        guest.load("/lib/simprobe.ko")
+        guest.write_text("/sys/bus/pci/drivers/simprobe/new_id", "1234 72d0")
+        guest.unbind("pci", "simprobe", device)
+        guest.sleep(1)
+        # Since the device was unbound the kernel does not know its state, and looks.
+        with pytest.raises(OSError):
+            guest.bind("pci", "simprobe", device)
+        assert any("to D0, device inaccessible" in line for line in machine.console.since())
+        guest.sleep(2)
+        machine.schedule.quiesce()
+        guest.bind("pci", "simprobe", device)
+
+
+def test_the_nth_allocation_fails_and_no_other(boot: Boot) -> None:
+    with boot("edu") as (machine, guest):
+        prepare(guest)
+        calls = failing(guest, 1)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            calls.load("/lib/simprobe.ko").result()
+        assert calls.fired
+        calls = failing(guest, 1_000_000)
+        calls.load("/lib/simprobe.ko").result()
+        assert not calls.fired
+        assert any("FAULT_INJECTION" in line for line in machine.console.since())
+
+
 class Broken(Edu):
     """Raises in the middle of a transfer."""
 
@@ -213,7 +292,33 @@ def test_a_model_that_raises_ends_the_run(boot: Boot, monkeypatch: pytest.Monkey
             guest.load("/lib/simprobe.ko", "how=dma")
         assert caught.value.blame is Blame.MODEL
         assert any("raise KeyError" in line for line in caught.value.detail)
+        assert caught.value.message.startswith("edu: the device model raised KeyError")
+        assert caught.value.doing == "timer Broken._transfer"
+        assert (
+            caught.value.detail[0] == f"at {machine.now / 1e9:.9f} s, during timer Broken._transfer"
+        )
         assert machine.fault is caught.value
+        assert not machine.alive
+
+
+class Refusing(Edu):
+    """Raises in a register that the driver writes."""
+
+    @Edu.dma_command.on_write
+    def _start(self, value: int) -> None:
+        self.dma.write(self.dma_source, bytes(16))
+        raise RuntimeError("out of rings")
+
+
+def test_a_model_that_raises_in_a_register_names_it(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(catalog.MODELS, "edu", Refusing)
+    with boot("edu") as (machine, guest):
+        with pytest.raises(DeviceFault, match="out of rings") as caught:
+            guest.load("/lib/simprobe.ko", "how=dma")
+        assert caught.value.doing == "4-byte write of 0x5 to dma_command (BAR 0 + 0x98)"
+        assert caught.value.at == machine.now
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,171 @@
+"""``kdrv explore``: look for bugs by chance, keep them, run them again."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kdrv.cli.common import (
+    json_option,
+    kernel_option,
+    print_json,
+    project_at,
+    scratch_directory,
+    session,
+    toolchain_option,
+)
+from kdrv.core.errors import EXIT_FAILED, UsageError
+
+if TYPE_CHECKING:
+    from kdrv.core.context import Context
+    from kdrv.explore.subject import Subject
+
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+KINDS = {"plain": (False,), "checked": (True,), "both": (False, True)}
+DEFAULT_TIME = 60.0
+
+
+def seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    """``90``, ``90s``, ``5m`` or ``2h`` in seconds."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match or not float(match[1]):
+        raise click.BadParameter("expected a time like 90s, 5m or 2h")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+@click.command()
+@click.argument("path", required=False)
+@click.option("--seeds", type=click.IntRange(1), help="Stop after so many plans.")
+@click.option(
+    "--time",
+    "limit",
+    metavar="TIME",
+    callback=seconds,
+    help="Stop after so long, as 90s, 5m or 2h.  [default: 60s without --seeds]",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="First seed.")
+@click.option("-j", "--jobs", type=click.IntRange(1), help="Runs at once.  [default: processors]")
+@click.option(
+    "--kernels",
+    type=click.Choice(list(KINDS)),
+    default="both",
+    show_default=True,
+    help="The fast kernel, the one with KASAN, lockdep and kmemleak, or both in turn.",
+)
+@click.option("--profile", metavar="NAME|FILE", help="Only the faults of a profile.")
+@click.option("--against", metavar="MODULE", help="Compare with another driver for the device.")
+@click.option("--bugs", "base", metavar="DIR", help="The bug base.  [default: bugs of the project]")
+@click.option("--regress", is_flag=True, help="Run the bugs of the base instead of searching.")
+@kernel_option
+@toolchain_option
+@json_option
+def explore(
+    path: str | None,
+    seeds: int | None,
+    limit: float | None,
+    seed: int,
+    jobs: int | None,
+    kernels: str,
+    profile: str | None,
+    against: str | None,
+    base: str | None,
+    regress: bool,
+    kernel: str | None,
+    toolchain: str,
+    as_json: bool,
+) -> None:
+    """Explore the driver of the project at PATH (default: here) in the simulator.
+
+    Operations come from the project's tests (@operation), or from what the driver shows. Every
+    bug is found once, shrunk, and kept in the bug base with the command that replays it.
+    """
+    from kdrv.explore.subject import prepare
+    from kdrv.testing.prepare import make_request
+    from kdrv.testing.worlds import rules_of
+
+    project = project_at(path)
+    request = make_request(
+        project,
+        "sim",
+        kernel=kernel,
+        toolchain=toolchain,
+        profile=profile or "calm",
+        against=against or "",
+    )
+    kinds = tuple(dict.fromkeys(rule.kind for rule in rules_of(request))) if profile else None
+    folder = Path(base) if base else project.root / "bugs"
+    with scratch_directory() as scratch:
+        with session() as ctx:
+            subject = prepare(ctx, request, Path(scratch), kinds=KINDS[kernels])
+        if regress:
+            ok = _regress(ctx, subject, folder, as_json=as_json)
+        else:
+            from kdrv.explore.campaign import Limits
+
+            if limit is None and seeds is None:
+                limit = DEFAULT_TIME
+            limits = Limits(seeds, limit, seed)
+            ok = _campaign(ctx, subject, limits, jobs or ctx.jobs, kinds, folder, as_json=as_json)
+    sys.exit(0 if ok else EXIT_FAILED)
+
+
+def _campaign(
+    ctx: Context,
+    subject: Subject,
+    limits: object,
+    jobs: int,
+    kinds: object,
+    folder: Path,
+    *,
+    as_json: bool,
+) -> bool:
+    from kdrv.explore.campaign import Campaign, Limits
+    from kdrv.explore.keep import Keeper
+    from kdrv.report.exploration import live, show_campaign
+    from kdrv.sim.faults import FaultKind
+
+    assert isinstance(limits, Limits)
+    shown = subject.reconnoitre(ctx)
+    with live(limits, quiet=as_json) as display:
+        keeper = Keeper(folder, subject, display)
+        campaign = Campaign(
+            subject,
+            shown,
+            limits,
+            jobs=jobs,
+            kinds=kinds if isinstance(kinds, tuple) else tuple(FaultKind),
+            watcher=keeper,
+        )
+        result = campaign.run(ctx)
+    if as_json:
+        print_json({"campaign": result, "bugs": [bug.folder for bug in keeper.bugs]})
+    else:
+        show_campaign(result, keeper.bugs)
+    return result.ok
+
+
+def _regress(ctx: Context, subject: Subject, folder: Path, *, as_json: bool) -> bool:
+    from kdrv.explore.bugbase import load_all
+    from kdrv.explore.replay import replay
+    from kdrv.report.exploration import show_replays
+
+    bugs = load_all(folder)
+    if not bugs:
+        raise UsageError(
+            f"there is no bug in {folder}",
+            expected="a bug base, as kdrv explore writes it",
+            remedy="kdrv explore",
+        )
+    bench = subject.bench(ctx, subject.reconnoitre(ctx))
+    replays = [(bug, replay(bench, bug, subject.identity)) for bug in bugs]
+    if as_json:
+        print_json([{"bug": bug.name, "replay": one} for bug, one in replays])
+    else:
+        show_replays(replays)
+    return all(one.ok for _, one in replays)

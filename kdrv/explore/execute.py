@@ -1,0 +1,407 @@
+"""Runs a plan: a fresh kernel, the driver, the steps, then the reckoning."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kdrv.core.context import Context
+from kdrv.core.errors import DeadlineExceeded, WorkFailed
+from kdrv.devices.errors import DeviceFault
+from kdrv.explore.coverage import Recorder, offsets
+from kdrv.explore.declare import Call, Menu
+from kdrv.explore.differential import differences
+from kdrv.explore.history import History, Line, Moment, Outcome, Violation
+from kdrv.explore.plan import Plan, Step
+from kdrv.explore.properties import violations
+from kdrv.explore.stage import Stage
+from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
+from kdrv.guest.files import GuestFile
+from kdrv.guest.session import Guest, Session
+from kdrv.machine.contract import BootSpec, MachineEnded
+from kdrv.machine.reports import Report, judge, parse_kmemleak
+from kdrv.sim.faults import FaultKind
+from kdrv.sim.machine import SimMachine
+from kdrv.sim.world import SimWorld
+from kdrv.testing.driver import Driver, DriverFile, LeftTraces
+from kdrv.testing.scripts import KMEMLEAK, KMEMLEAK_AGE
+from kdrv.testing.traces import code_of
+from kdrv.toolchain.base import Toolchain
+
+BOOT_SECONDS = 60.0
+BOUND_SECONDS = 30.0
+"""How much virtual time one call into the driver may take."""
+SETTLE_SECONDS = 1.0
+SERVE_TRIES = 3
+HOST_PATIENCE = 5.0
+"""How long a kernel may compute, in seconds of the host, while no virtual time passes."""
+FAIL_NTH = "/proc/thread-self/fail-nth"
+NTH_LIMIT = 40
+GUEST_DEVICE = "guest"
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A kernel with the driver staged, ready to boot again and again."""
+
+    spec: BootSpec
+    driver: DriverFile
+    bound: float = BOUND_SECONDS
+    bindings: tuple[tuple[str, str], ...] = ()
+
+
+class Bench:
+    """Executes plans for one driver on a plain and perhaps a checked kernel.
+
+    ``rivals`` are the same with another driver for the same device in its place, to compare with.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        toolchain: Toolchain,
+        stands: Mapping[bool, Stand],
+        menu: Menu,
+        rivals: Mapping[bool, Stand] | None = None,
+    ) -> None:
+        self.stands = stands
+        self.rivals = rivals or {}
+        self.menu = menu
+        self._ctx = ctx
+        self._toolchain = toolchain
+
+    def run(
+        self,
+        plan: Plan,
+        look: Callable[[SimMachine, Driver], None] | None = None,
+        before: Callable[[Guest], None] | None = None,
+        *,
+        rival: bool = False,
+        patience: float = HOST_PATIENCE,
+    ) -> History:
+        """Run a plan in a fresh machine, with the driver or its rival.
+
+        ``before`` is called before the driver is loaded, ``look`` after it. ``patience`` is as in
+        :class:`~kdrv.sim.world.SimWorld`.
+        """
+        stand = (self.rivals if rival else self.stands)[plan.checked]
+        world = SimWorld(self._ctx, self._toolchain, patience=patience, plan=plan.faults)
+        with world.boot(stand.spec) as machine:
+            run = _Run(machine, stand, self.menu, plan)
+            run.live(look, before)
+            return run.history()
+
+    def judge(self, plan: Plan, history: History) -> list[Violation]:
+        """All that is wrong with a run: broken properties, and where the rival does otherwise."""
+        found = violations(history, self.menu.properties)
+        if not found and plan.checked in self.rivals:
+            names = (
+                self.stands[plan.checked].driver.module,
+                self.rivals[plan.checked].driver.module,
+            )
+            found = differences(history, self.run(plan, rival=True), names)
+        return found
+
+
+class _Run:
+    def __init__(self, machine: SimMachine, stand: Stand, menu: Menu, plan: Plan) -> None:
+        self._machine = machine
+        self._stand = stand
+        self._menu = menu
+        self._plan = plan
+        self._moments: list[Moment] = []
+        self._baseline: tuple[str, ...] = ()
+        self._leaks: tuple[Report, ...] = ()
+        self._left: tuple[str, ...] = ()
+        self._covered: frozenset[int] = frozenset()
+        self._loaded = False
+        self._serves: bool | None = None
+        self._fault: tuple[str, str, tuple[str, ...]] | None = None
+        self._ended = ""
+        self._count = 0
+        self._recorders: list[Recorder] = []
+        self._memory: dict[str, Any] = {}
+        self._files: dict[int, GuestFile] = {}
+
+    def live(
+        self,
+        look: Callable[[SimMachine, Driver], None] | None,
+        before: Callable[[Guest], None] | None,
+    ) -> None:
+        """From boot to the reckoning, as far as the machine lives."""
+        try:
+            self._live(look, before)
+        except DeviceFault as fault:
+            self._fault = (fault.message, fault.blame.value, tuple(fault.detail))
+        except (GuestGone, MachineEnded) as gone:
+            self._ended = str(gone)
+        except (GuestSilent, GuestCallDied, DeadlineExceeded) as error:
+            self._ended = self._ended or str(error)
+
+    def _live(
+        self,
+        look: Callable[[SimMachine, Driver], None] | None,
+        before: Callable[[Guest], None] | None,
+    ) -> None:
+        machine = self._machine
+        guest = Guest.of(machine, boot_timeout=BOOT_SECONDS, timeout=self._stand.bound)
+        self._baseline = machine.console.since()
+        if before:
+            before(guest)
+        driver = Driver(guest, self._stand.driver)
+        self._perform(guest, Step("load", {}), "load", lambda call: driver.load())
+        self._loaded = driver.loaded
+        if not self._loaded:
+            return
+        if look:
+            look(machine, driver)
+        places: set[int] = set()
+        with contextlib.ExitStack() as sessions:
+            actors = self._actors(guest, driver, sessions)
+            stage = Stage(guest.link)
+            stage.play([self._actor(stage, *actor) for actor in actors])
+            machine.schedule.quiesce()
+            if self._hung():
+                return
+            self._settle(guest)
+            self._serve(self._call(guest, driver))
+            for recorder in self._recorders:
+                recorder.stop()
+                places |= recorder.places
+            self._close_files(guest)
+        if driver.loaded:
+            if places:
+                code = code_of(guest, driver.name, self._stand.driver.code)
+                self._covered = offsets(places, code)
+            self._unload(guest, driver)
+        self._scan(guest)
+
+    # --- the plan's steps
+
+    def _actors(
+        self, guest: Guest, driver: Driver, sessions: contextlib.ExitStack
+    ) -> list[tuple[Call, list[Step]]]:
+        by_actor: dict[int, list[Step]] = {}
+        for step in self._plan.steps:
+            by_actor.setdefault(step.actor, []).append(step)
+        found = []
+        for _, steps in sorted(by_actor.items()):
+            session = sessions.enter_context(guest.session())
+            recorder = Recorder(session)
+            if recorder.start():
+                self._recorders.append(recorder)
+            found.append((self._call(session, driver), steps))
+        return found
+
+    def _call(self, session: Session, driver: Driver) -> Call:
+        stand = self._stand
+        return Call(
+            session,
+            driver,
+            self._machine.devices,
+            stand.driver,
+            self._memory,
+            self._files,
+            stand.bindings,
+        )
+
+    def _actor(self, stage: Stage, call: Call, steps: list[Step]) -> Callable[[], None]:
+        def act() -> None:
+            for step in steps:
+                if step.pause:
+                    stage.pause(step.pause / 1e6)
+                operation = self._menu[step.does]
+                self._perform(
+                    call.guest,
+                    step,
+                    "plan",
+                    lambda _: operation.run(call, **step.arguments),  # noqa: B023
+                )
+                if self._hung():
+                    return
+
+        return act
+
+    def _perform(
+        self,
+        session: Session,
+        step: Step,
+        phase: str,
+        action: Callable[[Any], object],
+    ) -> Moment:
+        """One operation and how it went. Raises what ends the run."""
+        index, self._count = self._count, self._count + 1
+        began = self._machine.now
+        moment = Moment(
+            index, step.does, step.arguments, step.actor, began, began, Outcome.OK, phase
+        )
+        try:
+            with self._armed(session, phase):
+                moment = replace(moment, value=plain(action(None)))
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, str(error.errno))
+            moment = replace(moment, outcome=Outcome.ERROR, errno=name)
+        except AssertionError as error:
+            moment = replace(moment, outcome=Outcome.WRONG, words=_assertion(error))
+        except GuestSilent as silent:
+            stuck = silent.inspection
+            free = stuck is not None and stuck.state.startswith("S")
+            where = "; ".join(stuck.stack[:4]) if stuck else "the guest hangs"
+            outcome = Outcome.BLOCKED if free else Outcome.HUNG
+            moment = replace(moment, outcome=outcome, words=where)
+        except GuestCallDied as died:
+            moment = replace(moment, outcome=Outcome.DIED, words=str(died))
+        except LeftTraces as left:
+            self._left = (left.message, *left.detail)
+        except (DeviceFault, GuestGone, MachineEnded) as end:
+            self._moments.append(
+                replace(moment, outcome=Outcome.DIED, words=str(end), ended=self._machine.now)
+            )
+            raise
+        except WorkFailed as failed:
+            moment = replace(moment, outcome=Outcome.WRONG, words=failed.message)
+        except Exception as error:
+            # An operation that cannot make sense of what the driver gave it.
+            words = f"{type(error).__name__}: {error}"
+            moment = replace(moment, outcome=Outcome.WRONG, words=words)
+        moment = replace(moment, ended=self._machine.now)
+        self._moments.append(moment)
+        return moment
+
+    @contextlib.contextmanager
+    def _armed(self, session: Session, phase: str) -> Iterator[None]:
+        """Let an allocation of the operation fail where the schedule says so."""
+        kind = FaultKind.PROBE_FAIL_NTH if phase == "load" else FaultKind.ALLOC_FAIL_NTH
+        drawn = None
+        if phase in ("load", "plan"):
+            drawn = self._machine.schedule.draw(kind, GUEST_DEVICE, self._machine.now)
+        if drawn is None:
+            yield
+            return
+        nth = drawn.dice.randrange(1, NTH_LIMIT)
+        self._machine.trace.note(self._machine.now, GUEST_DEVICE, f"fault {kind}", {"nth": nth})
+        try:
+            session.write_text(FAIL_NTH, str(nth))
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            if not session.link.lost:
+                with contextlib.suppress(OSError, GuestSilent):
+                    session.write_text(FAIL_NTH, "0")
+
+    def _hung(self) -> bool:
+        return any(moment.outcome is Outcome.HUNG for moment in self._moments)
+
+    # --- the reckoning
+
+    def _settle(self, guest: Guest) -> None:
+        """Give what is still on its way time to arrive."""
+        guest.sleep(SETTLE_SECONDS)
+
+    def _serve(self, call: Call) -> None:
+        """After faults have stopped, the device must be bound, or bind, and serve again."""
+        fired = {fault.kind for fault in self._machine.schedule.fired}
+        if FaultKind.SURPRISE_REMOVE in fired or not call.driver.loaded:
+            return
+        rebind = self._menu.operations.get("bind")
+        if rebind:
+            self._perform(call.guest, Step("bind", {}), "serve", lambda _: rebind.run(call))
+        serving = [op for op in self._menu.operations.values() if op.serves]
+        for operation in serving:
+            arguments = simplest(operation.name, self._menu)
+            for _ in range(SERVE_TRIES):
+                step = Step(operation.name, arguments)
+                moment = self._perform(
+                    call.guest,
+                    step,
+                    "serve",
+                    lambda _: operation.run(call, **arguments),  # noqa: B023
+                )
+                if moment.outcome in (Outcome.OK, Outcome.HUNG):
+                    break
+                call.guest.sleep(SETTLE_SECONDS)
+            self._serves = moment.outcome is Outcome.OK and self._serves is not False
+            if moment.outcome is Outcome.HUNG:
+                return
+
+    def _close_files(self, guest: Guest) -> None:
+        for slot in sorted(self._files):
+            with contextlib.suppress(OSError):
+                guest.begin.close(self._files[slot]).result()
+        self._files.clear()
+
+    def _unload(self, guest: Guest, driver: Driver) -> None:
+        file = self._stand.driver
+        if file.path and file.module not in {module.name for module in guest.modules()}:
+            # A step has unloaded it and failed to load it again.
+            guest.load(file.path, file.params)
+        self._perform(guest, Step("unload", {}), "unload", lambda _: driver.unload())
+
+    def _scan(self, guest: Guest) -> None:
+        """What kmemleak finds, where there is one; two scans must agree."""
+        if not self._plan.checked or not guest.exists(KMEMLEAK):
+            return
+        guest.sleep(KMEMLEAK_AGE)
+        for _ in range(2):
+            guest.write_text(KMEMLEAK, "scan")
+        self._leaks = parse_kmemleak(guest.read_text(KMEMLEAK))
+
+    def history(self) -> History:
+        """All of it, as data."""
+        machine = self._machine
+        machine.watch()
+        lines = machine.console.since()
+        times = [*machine.line_times, *[machine.now] * len(lines)][: len(lines)]
+        return History(
+            moments=tuple(self._moments),
+            trace=tuple(machine.trace),
+            console=tuple(Line(at, text) for at, text in zip(times, lines, strict=True)),
+            reports=(*judge(lines[len(self._baseline) :], self._baseline), *self._leaks),
+            fired=tuple(machine.schedule.fired),
+            silent=tuple(machine.schedule.silent()),
+            left=self._left,
+            hash=machine.history(),
+            seconds=machine.clock(),
+            loaded=self._loaded,
+            ended=self._ended,
+            fault=self._fault,
+            serves=self._serves,
+            covered=self._covered,
+            states={name: plain(dict(d.state())) for name, d in machine.devices.items()},
+        )
+
+
+def simplest(name: str, menu: Menu) -> dict[str, Any]:
+    """The simplest arguments of an operation: what its strategies shrink to."""
+    from kdrv.explore.generate import minimal
+
+    return {key: minimal(strategy) for key, strategy in menu[name].arguments.items()}
+
+
+def plain(value: object) -> Any:
+    """A value as plain data; what is none becomes its text."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    return repr(value)
+
+
+def _assertion(error: AssertionError) -> str:
+    """What did not hold, and the line of the source that says so."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].name}: {frames[-1].line}" if frames else ""
+    text = str(error).strip()
+    return f"{text} ({place})" if text else place

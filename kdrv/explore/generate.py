@@ -1,0 +1,126 @@
+"""Plans by chance: strategies of hypothesis, which draws them and shrinks what fails.
+
+Swarm testing (Groce et al., ISSTA 2012): every plan uses a random subset of operations and faults,
+for a bug often shows only where something else is left out. What reached new code is drawn again,
+in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from kdrv.explore.declare import Operation
+from kdrv.explore.plan import Plan, Step
+from kdrv.sim.faults import FACTS, FaultKind, FaultPlan, Rule, Side
+
+MOST_ACTORS = 3
+MOST_CHUNKS, CHUNK = 8, 5
+MOST_RULES = 4
+PAUSES = (0, 0, 0, 10, 100, 1_000, 10_000, 1_000_000)
+"""In microseconds; shrinks to the first."""
+RATES = (0.05, 0.2, 0.5, 1.0)
+PACES = (1.0, 0.0, 0.1, 10.0)
+JITTERS = (0.0, 0.5, 4.0)
+NUMBERS = 12
+"""Faults at single opportunities are drawn among so many first ones."""
+STORMS = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What plans are drawn from.
+
+    ``kinds`` are the faults that are allowed; ``pool`` are pieces of plans that reached something
+    new; ``checked`` says for which kernel.
+    """
+
+    operations: Mapping[str, Operation]
+    kinds: tuple[FaultKind, ...]
+    pool: tuple[tuple[Step, ...], ...] = ()
+    checked: bool = False
+
+
+def plans(choice: Choice) -> SearchStrategy[Plan]:
+    """Plans by chance. Made once for many: strategies are dear to make."""
+    arguments = {
+        name: st.fixed_dictionaries(dict(one.arguments)) for name, one in choice.operations.items()
+    }
+    names = sorted(choice.operations)
+    weighted = [name for name in names for _ in range(choice.operations[name].weight)]
+    few = st.lists(st.sampled_from(names), min_size=1, max_size=6, unique=True)
+    swarms = st.one_of(few, st.just(weighted))
+    counts = st.integers(1, MOST_ACTORS)
+    rules = st.lists(_rule(choice.kinds), max_size=MOST_RULES) if choice.kinds else st.just([])
+    seeds, jitters, paces = (
+        st.integers(0, 999_999),
+        st.sampled_from(JITTERS),
+        st.sampled_from(PACES),
+    )
+    pauses = st.sampled_from(PAUSES)
+    pool = st.sampled_from(choice.pool) if choice.pool else None
+    more = st.booleans()
+
+    @st.composite
+    def step(draw: DrawFn, swarm: SearchStrategy[str], actors: SearchStrategy[int]) -> Step:
+        name = draw(swarm)
+        return Step(name, draw(arguments[name]), draw(actors), draw(pauses))
+
+    @st.composite
+    def chunk(draw: DrawFn, fresh: SearchStrategy[list[Step]]) -> list[Step]:
+        if pool is not None and draw(more):
+            return list(draw(pool))
+        return draw(fresh)
+
+    @st.composite
+    def plan(draw: DrawFn) -> Plan:
+        swarm = st.sampled_from(draw(swarms))
+        actors = st.integers(0, draw(counts) - 1)
+        fresh = st.lists(step(swarm, actors), min_size=1, max_size=CHUNK)
+        pieces = draw(st.lists(chunk(fresh), min_size=1, max_size=MOST_CHUNKS))
+        steps = tuple(one for piece in pieces for one in piece)
+        faults = FaultPlan(draw(seeds), tuple(draw(rules)), draw(jitters), draw(paces))
+        return Plan(steps, faults, choice.checked)
+
+    return plan()
+
+
+def _rule(kinds: Sequence[FaultKind]) -> SearchStrategy[Rule]:
+    exact = st.lists(st.integers(0, NUMBERS), min_size=1, max_size=3, unique=True)
+    names, rates, exactly = st.sampled_from(list(kinds)), st.sampled_from(RATES), st.booleans()
+
+    @st.composite
+    def rule(draw: DrawFn) -> Rule:
+        kind = draw(names)
+        # A storm has a hundred interrupts; a device is pulled out once.
+        few = FACTS[kind].opportunity == "access to a BAR"
+        most = 1 if kind is FaultKind.SURPRISE_REMOVE else STORMS if few else 0
+        if draw(exactly):
+            return Rule(kind, rate=draw(rates), most=most)
+        return Rule(kind, numbers=tuple(sorted(draw(exact))), most=most)
+
+    return rule()
+
+
+def minimal(strategy: SearchStrategy[Any]) -> Any:
+    """The simplest value of a strategy."""
+    return find(
+        strategy,
+        lambda _: True,
+        settings=settings(
+            database=None,
+            max_examples=1,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def allowed(kinds: Sequence[FaultKind], *, devices: bool) -> tuple[FaultKind, ...]:
+    """The kinds that can happen at all: without a device only those on the guest's side."""
+    return tuple(kind for kind in kinds if devices or FACTS[kind].side is Side.GUEST)

@@ -1,0 +1,188 @@
+"""One batch of runs: plans by chance until one fails, then the smallest that fails alike.
+
+hypothesis does both; runs are exact, so an answer once given is kept and never asked for again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+
+from kdrv.explore.execute import Bench
+from kdrv.explore.generate import Choice, plans
+from kdrv.explore.history import History, Violation
+from kdrv.explore.plan import Plan, Step
+from kdrv.sim.faults import FaultKind, explicit
+
+SHRINK_SECONDS = 20.0
+LONGEST_PIECE = 12
+QUIET = tuple(HealthCheck)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is to do: ``examples`` plans from ``seed`` on, at most ``seconds`` long.
+
+    Bugs with a ``known`` fingerprint are counted and not looked at again. ``seen`` is the coverage
+    so far.
+    """
+
+    seed: int
+    examples: int
+    choice: Choice
+    known: frozenset[str] = frozenset()
+    seen: frozenset[int] = frozenset()
+    seconds: float = 60.0
+    shrink_seconds: float = SHRINK_SECONDS
+
+
+@dataclass(frozen=True)
+class Found:
+    """A bug: the smallest plan that shows it, and what that plan's run showed."""
+
+    violation: Violation
+    plan: Plan
+    history: History
+    runs: int
+    """After how many runs of its batch it showed first."""
+    shrunk_from: int
+    """How many steps the first failing plan had."""
+
+
+@dataclass(frozen=True)
+class Caught:
+    """What came of a task. ``again`` counts known bugs that were met once more."""
+
+    seed: int
+    checked: bool
+    runs: int
+    seconds: float
+    virtual_seconds: float
+    covered: frozenset[int]
+    kept: tuple[tuple[Step, ...], ...]
+    fired: Counter[FaultKind]
+    wanted: Counter[FaultKind]
+    again: Counter[str]
+    found: Found | None = None
+
+
+class _Bug(Exception):
+    """Raised for hypothesis alone: this plan fails in the way that is being looked for."""
+
+
+class Hunt:
+    """Carries a task out. ``stop`` is asked before every run."""
+
+    def __init__(self, bench: Bench, task: Task, stop: Callable[[], bool]) -> None:
+        self._bench = bench
+        self._task = task
+        self._stop = stop
+        self._began = time.monotonic()
+        self._until = self._began + task.seconds
+        self._seen = set(task.seen)
+        self._answers: dict[str, list[Violation]] = {}
+        self._target = ""
+        self._best: tuple[Plan, Violation] | None = None
+        self._first = (0, 0)
+        self._runs = 0
+        self._virtual = 0.0
+        self._covered: set[int] = set()
+        self._kept: list[tuple[Step, ...]] = []
+        self._fired: Counter[FaultKind] = Counter()
+        self._wanted: Counter[FaultKind] = Counter()
+        self._again: Counter[str] = Counter()
+
+    def run(self) -> Caught:
+        """Search, and shrink what is found."""
+        task = self._task
+
+        @seeded(task.seed)
+        @settings(
+            max_examples=task.examples,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate, Phase.shrink],
+            report_multiple_bugs=False,
+            suppress_health_check=QUIET,
+            print_blob=False,
+        )
+        @given(plans(task.choice))
+        def probe(plan: Plan) -> None:
+            self._probe(plan)
+
+        with contextlib.suppress(_Bug):
+            probe()
+        found = self._found() if self._best else None
+        return Caught(
+            task.seed,
+            task.choice.checked,
+            self._runs,
+            time.monotonic() - self._began,
+            self._virtual,
+            frozenset(self._covered),
+            tuple(self._kept),
+            self._fired,
+            self._wanted,
+            self._again,
+            found,
+        )
+
+    def _probe(self, plan: Plan) -> None:
+        said = self._answers.get(plan.key)
+        if said is None:
+            if time.monotonic() > self._until or self._stop():
+                return
+            said = self._answers[plan.key] = self._try(plan)
+        for violation in said:
+            if violation.fingerprint in self._task.known:
+                if not self._target:
+                    self._again[violation.fingerprint] += 1
+                continue
+            if not self._target:
+                self._target = violation.fingerprint
+                self._first = (self._runs, len(plan.steps))
+                self._until = time.monotonic() + self._task.shrink_seconds
+            if violation.fingerprint == self._target:
+                self._best = (plan, violation)
+                raise _Bug
+
+    def _try(self, plan: Plan) -> list[Violation]:
+        history = self._bench.run(plan)
+        self._runs += 1
+        self._virtual += history.seconds
+        if not self._target:
+            self._learn(plan, history)
+        return self._bench.judge(plan, history)
+
+    def _learn(self, plan: Plan, history: History) -> None:
+        self._fired.update(fault.kind for fault in history.fired)
+        self._wanted.update({rule.kind for rule in plan.faults.rules})
+        new = history.covered - self._seen
+        if new:
+            self._seen |= new
+            self._covered |= new
+            if plan.steps:
+                self._kept.append(plan.steps[:LONGEST_PIECE])
+
+    def _found(self) -> Found | None:
+        """The bug with its faults named one by one, if it shows that way too."""
+        assert self._best
+        plan, violation = self._best
+        history = self._bench.run(plan)
+        exact = replace(plan, faults=explicit(plan.faults, history.fired))
+        if exact != plan:
+            again = self._bench.run(exact)
+            for one in self._bench.judge(exact, again):
+                if one.fingerprint == violation.fingerprint:
+                    return Found(one, exact, again, *self._first)
+        for one in self._bench.judge(plan, history):
+            if one.fingerprint == violation.fingerprint:
+                return Found(one, plan, history, *self._first)
+        # A run that was cut short by the host (see HOST_PATIENCE) and not by the driver.
+        return None

@@ -1,0 +1,193 @@
+"""What every driver must keep, checked in every run without a word from the user.
+
+Each property is a function of one run's :class:`~kdrv.explore.history.History` that gives the
+violations; none needs the machine any more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from kdrv.explore.history import History, Moment, Outcome, Violation
+from kdrv.machine.reports import Kind
+from kdrv.machine.verdict import describe, severity
+from kdrv.sim.faults import FaultKind
+from kdrv.sim.trace import Access, DmaAccess, Note
+
+OUR_OWN = frozenset({Kind.ALLOC_FAILURE})
+"""Reports that a fault of ours brings about, and that say nothing of the driver."""
+HARMLESS_AFTER = {
+    # The kernel gives an interrupt up that nobody handles: a storm of ours, not the driver's doing.
+    Kind.IRQ: frozenset({FaultKind.IRQ_STORM, FaultKind.IRQ_SPURIOUS, FaultKind.IRQ_DUPLICATE}),
+}
+FOREVER = 1 << 63
+LATE_DMA = frozenset({FaultKind.DMA_AFTER_FREE, FaultKind.DMA_LATE})
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property by name, in words, and its check."""
+
+    name: str
+    words: str
+    check: Callable[[History], Iterable[Violation]]
+
+
+def violations(
+    history: History, own: Mapping[str, Callable[[History], None]] | None = None
+) -> list[Violation]:
+    """All that did not hold, the gravest first; ``own`` are the user's properties."""
+    found = [violation for one in PROPERTIES for violation in one.check(history)]
+    for name, check in (own or {}).items():
+        try:
+            check(history)
+        except AssertionError as error:
+            found.append(Violation(name, str(error) or "does not hold", name))
+    return found
+
+
+def _no_reports(history: History) -> Iterable[Violation]:
+    fired = {fault.kind for fault in history.fired}
+    told = [
+        report
+        for report in history.reports
+        if report.kind not in OUR_OWN and not HARMLESS_AFTER.get(report.kind, frozenset()) & fired
+    ]
+    if not told:
+        return
+    # What comes first explains the rest, unless something graver does.
+    first = max(told, key=lambda report: (severity(report.kind), -told.index(report)))
+    yield Violation(
+        "no-report", describe(first), f"{first.kind}:{first.fingerprint}", tuple(first.lines[:30])
+    )
+
+
+def _legal_access(history: History) -> Iterable[Violation]:
+    if history.fault:
+        message, blame, detail = history.fault
+        yield Violation("legal-access", message, f"{blame}:{_without_numbers(message)}", detail)
+
+
+def _lives(history: History) -> Iterable[Violation]:
+    if history.ended and not history.fault and not history.reports:
+        died = [moment for moment in history.moments if moment.outcome is Outcome.DIED]
+        doing = died[-1].does if died else ""
+        how = "livelock" if "stalled" in history.ended else "death"
+        yield Violation("lives", history.ended, f"{how}:{doing}")
+
+
+def _returns(history: History) -> Iterable[Violation]:
+    for moment in history.moments:
+        if moment.outcome in (Outcome.HUNG, Outcome.BLOCKED):
+            how = "hangs for ever" if moment.outcome is Outcome.HUNG else "waits for ever"
+            words = f"{moment.does} {how}: {moment.words}"
+            yield Violation("returns", words, _stack(moment), at=moment.began)
+            return
+
+
+def _right(history: History) -> Iterable[Violation]:
+    for moment in history.moments:
+        if moment.outcome is Outcome.WRONG:
+            yield Violation(
+                "right-answer", f"{moment.does}: {moment.words}", moment.does, at=moment.began
+            )
+            return
+
+
+def _survives(history: History) -> Iterable[Violation]:
+    if history.reports or history.ended:
+        return
+    for moment in history.moments:
+        if moment.outcome is Outcome.DIED:
+            words = f"{moment.does}: {moment.words}"
+            yield Violation("lives", words, f"call:{moment.does}", at=moment.began)
+            return
+
+
+def _no_traces(history: History) -> Iterable[Violation]:
+    if history.left:
+        kind = _without_numbers(history.left[0].split("left behind: ")[-1])
+        yield Violation("no-trace", history.left[0], kind, history.left[1:])
+
+
+def _unloads(history: History) -> Iterable[Violation]:
+    for moment in history.moments:
+        if moment.phase == "unload" and moment.outcome is Outcome.ERROR:
+            words = f"the driver cannot be unloaded although nobody uses it: {moment.errno}"
+            yield Violation("no-trace", words, f"unload:{moment.errno}", at=moment.began)
+
+
+def _serves(history: History) -> Iterable[Violation]:
+    for moment in history.moments:
+        bad = moment.phase == "serve" and moment.does == "bind" and moment.outcome is Outcome.ERROR
+        if bad:
+            words = f"the driver does not bind again after faults have stopped: {moment.errno}"
+            yield Violation("serves-again", words, f"bind:{moment.errno}", at=moment.began)
+            return
+    if history.serves is False:
+        last = [m for m in history.moments if m.phase == "serve" and m.outcome is Outcome.ERROR]
+        if last:
+            words = f"{last[-1].does} still fails after faults have stopped: {last[-1].errno}"
+            place = f"{last[-1].does}:{last[-1].errno}"
+            yield Violation("serves-again", words, place, at=last[-1].began)
+
+
+def _quiet_when_gone(history: History) -> Iterable[Violation]:
+    fired = {fault.kind for fault in history.fired}
+    absent = _absences(history.moments)
+    for record in history.trace if absent else ():
+        if not any(begin < record.at < end for begin, end in absent):
+            continue
+        if isinstance(record, Access):
+            words = f"the driver touches the device after it was unbound: {record.words()}"
+            place = f"mmio:{record.bar}+{record.offset:#x}"
+            yield Violation("quiet-when-gone", words, place, at=record.at)
+            return
+        blocked = isinstance(record, Note) and record.event == "dma blocked"
+        if (blocked or isinstance(record, DmaAccess)) and not fired & LATE_DMA:
+            words = f"the device still uses memory after it was unbound: {record.words()}"
+            yield Violation("quiet-when-gone", words, "dma", at=record.at)
+            return
+
+
+def _absences(moments: Iterable[Moment]) -> list[tuple[int, int]]:
+    """When the driver had no business with its device: between an unbinding and the next probe."""
+    spans: list[tuple[int, int]] = []
+    gone: int | None = None
+    for moment in sorted(moments, key=lambda each: each.ended):
+        probes = moment.does in ("bind", "unload_and_load", "load")
+        if moment.does == "unbind" and moment.value is not None:
+            gone = moment.ended
+        elif probes and gone is not None:
+            # A probe that failed has touched the device, too; what comes after it must not.
+            spans.append((gone, moment.began))
+            gone = moment.ended if moment.outcome is Outcome.ERROR else None
+    return [*spans, (gone, FOREVER)] if gone is not None else spans
+
+
+def _stack(moment: Moment) -> str:
+    frames = re.findall(r"([A-Za-z_][\w:<>. ]*)\+0x", moment.words)
+    return f"{moment.does}:{'|'.join(frames[:4])}" if frames else moment.does
+
+
+def _without_numbers(text: str) -> str:
+    """A text as the same bug gives it again: without numbers, which change."""
+    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", text)
+
+
+PROPERTIES = (
+    Property("no-report", "the kernel reports nothing: no WARN, oops, KASAN, lockdep", _no_reports),
+    Property(
+        "legal-access", "every access to the device is one its document allows", _legal_access
+    ),
+    Property("lives", "the machine and its processes live to the end", _lives),
+    Property("lives", "no call is ended by the kernel", _survives),
+    Property("returns", "every call returns within a bound of virtual time", _returns),
+    Property("right-answer", "an answer is right, or an error", _right),
+    Property("quiet-when-gone", "no access and no DMA while unbound", _quiet_when_gone),
+    Property("serves-again", "once faults stop, the device binds and serves", _serves),
+    Property("no-trace", "unloading leaves nothing behind", _no_traces),
+    Property("no-trace", "an unused driver can be unloaded", _unloads),
+)

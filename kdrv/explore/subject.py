@@ -1,0 +1,199 @@
+"""What is explored, made ready: the driver built and staged for one or both kernels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kdrv.core.context import Context
+from kdrv.core.errors import UsageError, WorkFailed
+from kdrv.core.project import Project
+from kdrv.explore.declare import Menu, Operation, declares, load_menu
+from kdrv.explore.execute import Bench, Stand
+from kdrv.explore.history import History
+from kdrv.explore.plan import Plan
+from kdrv.explore.properties import violations
+from kdrv.explore.shown import Lookout, Shown, bind, mined, operations
+from kdrv.sim.faults import CALM
+from kdrv.sim.machine import SimMachine
+from kdrv.testing.driver import Driver
+from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
+from kdrv.toolchain.base import Toolchain
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A driver, ready to be run again and again; can be handed to other processes.
+
+    ``files`` declare the user's operations. ``modules`` are the driver's own .ko files with debug
+    information, by kind of kernel. ``identity`` tells drivers and kernels apart. ``rivals`` are for
+    the twin, if the driver is to be compared with one.
+    """
+
+    project: Project
+    stands: dict[bool, Stand]
+    modules: dict[bool, Path]
+    files: tuple[Path, ...]
+    identity: Identity
+    toolchain: Toolchain
+    rivals: dict[bool, Stand] = field(default_factory=dict)
+
+    def bench(self, ctx: Context, shown: Shown) -> Bench:
+        """A bench to run plans on, given what the driver shows."""
+        return Bench(
+            ctx,
+            self.toolchain,
+            _bound(self.stands, shown.bindings),
+            self.menu(shown),
+            _bound(self.rivals, shown.rival_bindings),
+        )
+
+    def menu(self, shown: Shown) -> Menu:
+        """The user's operations and what belongs to every driver; without any, all that shows."""
+        own = load_menu(self.files)
+        found = operations(shown)
+        if own.operations:
+            found = [one for one in found if one.name in LIFE]
+        by_name: dict[str, Operation] = {one.name: one for one in found}
+        by_name.setdefault("bind", Operation("bind", bind, {}))
+        return Menu({**by_name, **own.operations}, own.properties)
+
+    def reconnoitre(self, ctx: Context) -> Shown:
+        """Load the driver once, calmly, and see what it shows.
+
+        Raises :class:`WorkFailed` when it cannot be loaded, or breaks a property at rest.
+        """
+        shown = self._look(ctx, rival=False)
+        if self.rivals:
+            shown = replace(shown, rival_bindings=self._look(ctx, rival=True).bindings)
+        return shown
+
+    def _look(self, ctx: Context, *, rival: bool) -> Shown:
+        checked = min(self.stands)
+        lookout = Lookout()
+        seen: list[Shown] = []
+        requests = mined(self.modules[checked]) if checked in self.modules else ()
+
+        def look(machine: SimMachine, driver: Driver) -> None:
+            seen.append(lookout.after(driver.guest, driver, requests))
+
+        bench = Bench(ctx, self.toolchain, self.stands, Menu({}, {}), self.rivals)
+        history = bench.run(Plan((), CALM, checked), look, lookout.before, rival=rival)
+        if not seen:
+            stand = (self.rivals if rival else self.stands)[checked]
+            raise WorkFailed(
+                f"driver {stand.driver.module} cannot be loaded in the simulator: {_why(history)}",
+                detail=[line.text for line in history.console[-12:]],
+                expected="a driver that loads while nothing is wrong",
+                reproducer=f"kdrv test --sim {self.project.root}",
+            )
+        return seen[0]
+
+
+LIFE = frozenset({"unbind", "bind", "unload_and_load"})
+"""What is done to every driver, whatever operations its own files declare."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which driver and which kernel: digests and names, to be kept with a bug."""
+
+    driver: str
+    module: str
+    kernel: str
+    config: str
+
+    def words(self) -> str:
+        """In a line."""
+        return f"{self.module} {self.driver}, Linux {self.kernel} ({self.config})"
+
+
+def prepare(
+    ctx: Context,
+    request: TestRequest,
+    scratch: Path,
+    *,
+    kinds: Sequence[bool] = (False, True),
+    files: Sequence[Path] = (),
+) -> Subject:
+    """Build and stage the driver for the plain kernel (False) and the checked one (True).
+
+    Raises :class:`WorkFailed` when something does not build.
+    """
+    project = request.project
+    if project is None:
+        raise UsageError(
+            "there is no driver to explore",
+            expected="a directory with a kdrv.toml, here or above",
+            remedy="kdrv new NAME",
+        )
+    stands: dict[bool, Stand] = {}
+    rivals: dict[bool, Stand] = {}
+    modules: dict[bool, Path] = {}
+    last: Prepared | None = None
+    for checked in kinds:
+        place = scratch / ("checked" if checked else "plain")
+        place.mkdir(exist_ok=True)
+        one = replace(request, debug=checked, instrument=True)
+        last = prepare_project(ctx, one, place)
+        assert last.driver
+        stands[checked] = Stand(last.spec, last.driver, bound=project.test.deadline)
+        if request.against and last.twin:
+            rivals[checked] = replace(stands[checked], driver=last.twin)
+        if module := _own_module(last):
+            modules[checked] = module
+    assert last
+    return Subject(
+        project,
+        stands,
+        modules,
+        tuple(files) or operation_files(project),
+        _identity(project, last, modules),
+        last.bench.toolchain,
+        rivals,
+    )
+
+
+def _bound(stands: dict[bool, Stand], bindings: tuple[tuple[str, str], ...]) -> dict[bool, Stand]:
+    return {checked: replace(stand, bindings=bindings) for checked, stand in stands.items()}
+
+
+def operation_files(project: Project) -> tuple[Path, ...]:
+    """The Python files of a project's tests that declare operations."""
+    found = []
+    for folder in project.test.paths:
+        place = project.root / folder
+        paths = sorted(place.glob("*.py")) if place.is_dir() else [place]
+        found += [path for path in paths if path.suffix == ".py" and declares(path)]
+    return tuple(found)
+
+
+def _own_module(prepared: Prepared) -> Path | None:
+    module = prepared.build.module
+    name = prepared.driver.module if prepared.driver else ""
+    for path in module.modules if module else ():
+        if path.stem.replace("-", "_") == name:
+            return path
+    return None
+
+
+def _identity(project: Project, prepared: Prepared, modules: dict[bool, Path]) -> Identity:
+    data = b"".join(path.read_bytes() for _, path in sorted(modules.items()))
+    image = prepared.spec.kernel
+    config = (image.build / ".config").read_bytes()
+    return Identity(
+        hashlib.sha256(data).hexdigest()[:16],
+        project.driver.module,
+        image.release,
+        hashlib.sha256(config).hexdigest()[:16],
+    )
+
+
+def _why(history: History) -> str:
+    found = violations(history)
+    if found:
+        return found[0].words
+    failed = [moment for moment in history.moments if moment.errno]
+    return failed[0].errno if failed else history.ended or "no reason was given"

@@ -1,0 +1,149 @@
+"""Campaigns and replays for a person at a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from kdrv.core.show import duration
+from kdrv.explore.bugbase import Bug, clean, name_of, story
+from kdrv.explore.campaign import CampaignResult, Limits
+from kdrv.explore.hunt import Found
+from kdrv.explore.replay import Replay
+
+GREEN, RED, YELLOW = "green", "red", "yellow"
+QUIET_SECONDS = 10.0
+"""How often a campaign says how far it is where there is no terminal."""
+
+
+class _Lines:
+    """A campaign's progress as plain lines."""
+
+    def __init__(self) -> None:
+        self._said = 0.0
+
+    def progress(self, result: CampaignResult) -> None:
+        if result.seconds - self._said >= QUIET_SECONDS:
+            self._said = result.seconds
+            click.echo(f"kdrv: {_figures(result)}", err=True)
+
+    def found(self, bug: Found) -> None:
+        click.echo(f"kdrv: found {name_of(bug.violation)}: {clean(bug.violation.words)}", err=True)
+
+
+class _Live:
+    """The same on a terminal, in one line that moves."""
+
+    def __init__(self, progress: Progress, limits: Limits) -> None:
+        self._progress = progress
+        self._limits = limits
+        total = limits.seeds if limits.seeds is not None else limits.seconds
+        self._task = progress.add_task("exploring", total=total)
+
+    def progress(self, result: CampaignResult) -> None:
+        done = result.runs if self._limits.seeds is not None else result.seconds
+        self._progress.update(self._task, completed=done, description=_figures(result))
+
+    def found(self, bug: Found) -> None:
+        words = f"found {name_of(bug.violation)}: {clean(bug.violation.words)}"
+        self._progress.console.print(words, style=RED, markup=False, highlight=False)
+
+
+class _Silent:
+    def progress(self, result: CampaignResult) -> None:
+        """Nothing: stdout is for the result."""
+
+    def found(self, bug: Found) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def live(limits: Limits, *, quiet: bool) -> Iterator[_Lines | _Live | _Silent]:
+    """Something that shows a campaign's progress on stderr until the block ends."""
+    if quiet:
+        yield _Silent()
+    elif not sys.stderr.isatty():
+        yield _Lines()
+    else:
+        console = Console(stderr=True, highlight=False)
+        columns = (
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield _Live(progress, limits)
+
+
+def _figures(result: CampaignResult) -> str:
+    rate = result.runs / result.seconds if result.seconds else 0.0
+    faults = sum(result.fired.values())
+    return (
+        f"{result.runs} runs, {rate:.1f}/s, {duration(result.virtual_seconds)} simulated, "
+        f"{len(result.covered)} places covered, {faults} faults fired, {len(result.bugs)} bugs"
+    )
+
+
+def show_campaign(result: CampaignResult, bugs: Sequence[Bug]) -> None:
+    """What a campaign found, and how much it has tried."""
+    mark = click.style("ok    ", fg=GREEN) if result.ok else click.style("FAILED", fg=RED)
+    stopped = ", interrupted" if result.interrupted else ""
+    click.echo(f"{mark} {result.identity.words()}")
+    click.echo(
+        f"       {_figures(result)}, in {duration(result.seconds)}{stopped} "
+        f"({result.checked_runs} runs on the checked kernel)"
+    )
+    fired = ", ".join(f"{kind} {count}" for kind, count in sorted(result.fired.items()))
+    click.echo(f"       faults fired: {fired or 'none'}")
+    if result.never:
+        click.echo(f"       never fired, though asked for: {', '.join(sorted(result.never))}")
+    for found, bug in zip(result.bugs, bugs, strict=True):
+        met = result.met.get(found.violation.fingerprint, 1)
+        click.echo()
+        click.echo(f"{click.style(bug.name, fg=RED, bold=True)} (met {met} times)")
+        for line in story(found.history, found.violation):
+            click.echo(f"  {clean(line)}")
+        click.echo(f"  {click.style('replay:', bold=True)} {bug.record.replay}")
+
+
+def show_replays(replays: Sequence[tuple[Bug, Replay]]) -> None:
+    """Whether bugs are still there."""
+    for bug, one in replays:
+        if one.ok:
+            click.echo(f"{click.style('gone  ', fg=GREEN)} {bug.name}: {bug.record.words}")
+        elif one.reproduced:
+            click.echo(f"{click.style('FAILED', fg=RED)} {bug.name}: {clean(bug.record.words)}")
+        else:
+            other = one.violations[0].words if one.violations else "two runs differ"
+            click.echo(
+                f"{click.style('FAILED', fg=RED)} {bug.name}: not as recorded: {clean(other)}"
+            )
+        click.echo(f"       history {one.history.hash[:16]}: {_exactness(one)}")
+        if one.divergence:
+            found = one.divergence
+            click.echo(f"       the runs differ first in the {found.where}, line {found.number}:")
+            for line in found.before:
+                click.echo(f"           {clean(line)}")
+            click.echo(f"         - {clean(found.one)}")
+            click.echo(f"         + {clean(found.other)}")
+        if not one.ok:
+            click.echo(f"       replay: {bug.record.replay}")
+
+
+def _exactness(one: Replay) -> str:
+    if one.exact:
+        return "the recorded one, byte for byte"
+    changed = [
+        what
+        for what, same in (("driver", one.same_driver), ("kernel", one.same_kernel))
+        if not same
+    ]
+    if changed:
+        return f"another one, as the {' and the '.join(changed)} changed"
+    return click.style("not the recorded one, although driver and kernel are", fg=YELLOW)

@@ -1,0 +1,216 @@
+"""Which detectors of a checked kernel are really alive, found out while it runs.
+
+A detector that is configured may have died silently: KASAN when the allocator was the wrong one,
+lockdep and the DMA checks at their first report or when they ran out of memory. So nothing is
+believed here that was not seen: :func:`standing` asks a running kernel without harming it,
+:func:`provoke` does the wrong thing and waits for the report, in a machine of its own.
+
+The wrong things are done by two modules, :func:`write_modules`; who calls has them built for the
+kernel, the C one with ``KCOV_INSTRUMENT=y``, and puts them into the guest.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+
+from kdrv.core.errors import KdrvError
+from kdrv.guest.errors import GuestCallDied
+from kdrv.guest.session import Guest
+from kdrv.machine.console import Console
+from kdrv.sim import allocfail
+
+C_MODULE, RUST_MODULE = "kdrv_selftest", "kdrv_selftest_rust"
+LEAK_SECONDS = 6.0
+"""kmemleak takes nothing younger than five seconds for lost (``mm/kmemleak.c``: MSECS_MIN_AGE)."""
+KCOV_INIT, KCOV_ENABLE, KCOV_DISABLE = 0x80086301, 0x6364, 0x6365
+KCOV_WORDS = 1024
+
+
+class Detector(StrEnum):
+    """What a checked kernel can find."""
+
+    KASAN = "KASAN"
+    UBSAN = "UBSAN"
+    LOCKDEP = "lockdep"
+    ATOMIC_SLEEP = "sleep in atomic context"
+    KMEMLEAK = "kmemleak"
+    DMA_DEBUG = "DMA debugging"
+    DEBUG_OBJECTS = "debug objects"
+    FAULT_INJECTION = "fault injection"
+    KCOV = "KCOV"
+    RUST_ASSERTIONS = "Rust debug assertions"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Whether a detector is alive, and the line that shows it."""
+
+    detector: Detector
+    alive: bool
+    evidence: str
+
+    def __str__(self) -> str:
+        return f"{self.detector}: {'alive' if self.alive else 'DEAD'} ({self.evidence})"
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Where the two modules are in the guest."""
+
+    c: str
+    rust: str
+
+
+def write_modules(place: Path) -> None:
+    """Write the modules' sources and makefile into the empty directory ``place``."""
+    sources = resources.files("kdrv.sim")
+    for module, source in ((C_MODULE, "selftest.c"), (RUST_MODULE, "selftest.rs")):
+        text = sources.joinpath(source).read_text()
+        (place / f"{module}{Path(source).suffix}").write_text(text)
+    (place / "Kbuild").write_text(f"obj-m := {C_MODULE}.o\nobj-$(CONFIG_RUST) += {RUST_MODULE}.o\n")
+
+
+# --- without harm
+
+
+def standing(guest: Guest) -> tuple[Sign, ...]:
+    """The detectors that tell of themselves, in any guest at any time.
+
+    To be asked at the end of a run too: lockdep and DMA debugging turn themselves off.
+    """
+    return (
+        _in_file(guest, Detector.LOCKDEP, "/proc/lockdep_stats", "debug_locks:", "1"),
+        _in_file(guest, Detector.DMA_DEBUG, "/sys/kernel/debug/dma-api/disabled", "", "N"),
+        _kmemleak(guest),
+        _in_log(guest, Detector.KASAN, "KernelAddressSanitizer initialized"),
+    )
+
+
+def _in_file(guest: Guest, detector: Detector, path: str, name: str, good: str) -> Sign:
+    """The line that begins with ``name`` must end with ``good``."""
+    try:
+        lines = guest.read_text(path).splitlines()
+    except FileNotFoundError:
+        return Sign(detector, False, f"there is no {path}")
+    line = next((line.strip() for line in lines if line.strip().startswith(name)), "nothing")
+    return Sign(detector, line.split()[-1] == good, f"{path} says {' '.join(line.split())}")
+
+
+def _in_log(guest: Guest, detector: Detector, words: str) -> Sign:
+    line = next((line for line in guest.dmesg() if words in line), "")
+    return Sign(detector, bool(line), line.strip() or f"the log does not say {words!r}")
+
+
+def _kmemleak(guest: Guest) -> Sign:
+    path = "/sys/kernel/debug/kmemleak"
+    try:
+        guest.write_text(path, "scan")
+    except OSError as error:
+        return Sign(Detector.KMEMLEAK, False, f"{path}: {error.strerror}")
+    return Sign(Detector.KMEMLEAK, True, f"{path} took the word 'scan'")
+
+
+# --- by doing wrong
+
+
+@dataclass(frozen=True)
+class _Report:
+    """The parameter that makes the C module do wrong, and what a report of it says."""
+
+    how: str
+    words: str
+
+
+_REPORTS = {
+    Detector.KASAN: _Report("kasan", "BUG: KASAN: slab-out-of-bounds"),
+    Detector.UBSAN: _Report("ubsan", "UBSAN: shift-out-of-bounds"),
+    Detector.LOCKDEP: _Report("lockdep", "possible circular locking dependency"),
+    Detector.ATOMIC_SLEEP: _Report("atomic", "sleeping function called from invalid context"),
+    Detector.DMA_DEBUG: _Report("dma", "DMA memory it has not allocated"),
+    Detector.DEBUG_OBJECTS: _Report("objects", "ODEBUG: free active"),
+}
+
+
+def provoke(detector: Detector, guest: Guest, console: Console, modules: Modules) -> Sign:
+    """Do what ``detector`` must report; ``guest`` is of no further use.
+
+    Raises what the guest's calls raise when the machine does not survive it.
+    """
+    if detector in _REPORTS:
+        return _reported(detector, guest, console, modules)
+    return _OTHERS[detector](guest, console, modules)
+
+
+def _reported(detector: Detector, guest: Guest, console: Console, modules: Modules) -> Sign:
+    report = _REPORTS[detector]
+    guest.load(modules.c, f"how={report.how}")
+    return _said(detector, console, report.words)
+
+
+def _said(detector: Detector, console: Console, words: str) -> Sign:
+    line = next((line for line in console.since() if words in line), "")
+    return Sign(detector, bool(line), line.strip() or f"no report with {words!r}")
+
+
+def _leaked(guest: Guest, console: Console, modules: Modules) -> Sign:
+    guest.load(modules.c, "how=leak")
+    guest.sleep(LEAK_SECONDS)
+    path = "/sys/kernel/debug/kmemleak"
+    # What was in a register at the first scan is found by the second.
+    for _ in range(2):
+        guest.write_text(path, "scan")
+    found = guest.read_text(path).splitlines()
+    ours = [line.strip() for line in found if C_MODULE in line]
+    return Sign(Detector.KMEMLEAK, bool(ours), ours[0] if ours else "nothing was found")
+
+
+def _failed(guest: Guest, console: Console, modules: Modules) -> Sign:
+    detector = Detector.FAULT_INJECTION
+    try:
+        allocfail.prepare(guest)
+        allocfail.failing(guest, 1).mkdir("/tmp/kdrv-selftest").result()
+    except KdrvError as error:
+        return Sign(detector, False, error.message)
+    except OSError as error:
+        return Sign(detector, True, f"mkdir(2): {error.strerror}")
+    return Sign(detector, False, "mkdir(2) went well")
+
+
+def _covered(guest: Guest, console: Console, modules: Modules) -> Sign:
+    """Load the C module, which is instrumented, under KCOV."""
+    try:
+        file = guest.open("/sys/kernel/debug/kcov")
+    except FileNotFoundError:
+        return Sign(Detector.KCOV, False, "there is no /sys/kernel/debug/kcov")
+    with file:
+        file.ioctl(KCOV_INIT, KCOV_WORDS)
+        with file.mmap(KCOV_WORDS * 8, mmap.PROT_READ | mmap.PROT_WRITE) as area:
+            file.ioctl(KCOV_ENABLE, 0)
+            guest.load(modules.c, "how=none")
+            file.ioctl(KCOV_DISABLE, 0)
+            (count, first) = struct.unpack("<QQ", area.read(0, 16))
+    if not count:
+        return Sign(Detector.KCOV, False, "loading an instrumented module covered nothing")
+    return Sign(Detector.KCOV, True, f"{count} places covered, the first at {first:#x}")
+
+
+def _asserted(guest: Guest, console: Console, modules: Modules) -> Sign:
+    try:
+        guest.load(modules.rust)
+    except GuestCallDied:
+        return _said(Detector.RUST_ASSERTIONS, console, "panicked at")
+    return _said(Detector.RUST_ASSERTIONS, console, "debug assertions are checked")
+
+
+_OTHERS: dict[Detector, Callable[[Guest, Console, Modules], Sign]] = {
+    Detector.KMEMLEAK: _leaked,
+    Detector.FAULT_INJECTION: _failed,
+    Detector.KCOV: _covered,
+    Detector.RUST_ASSERTIONS: _asserted,
+}

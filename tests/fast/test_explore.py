@@ -1,0 +1,344 @@
+"""Exploration without a kernel: plans as files, properties of made-up runs, what is compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kdrv.core.errors import UsageError, WorkFailed
+from kdrv.explore import plan as plans
+from kdrv.explore.bugbase import clean, story
+from kdrv.explore.declare import load_menu, operation
+from kdrv.explore.differential import differences
+from kdrv.explore.generate import Choice, minimal
+from kdrv.explore.generate import plans as plan_strategy
+from kdrv.explore.history import History, Line, Moment, Outcome, Violation
+from kdrv.explore.plan import Plan, Step
+from kdrv.explore.properties import violations
+from kdrv.explore.replay import first_divergence, timeline
+from kdrv.explore.shown import Shown, looks_like_request, operations
+from kdrv.machine.reports import judge
+from kdrv.sim.faults import CALM, FaultKind, FaultPlan, Fired, Rule
+from kdrv.sim.trace import Access, DmaAccess, Note, Record
+
+SHOWN = Shown(
+    nodes=("/dev/edu",),
+    readable=("/sys/x",),
+    writable=("/sys/x",),
+    bindings=(("/sys/bus/pci/drivers/edu", "0000:00:00.0"),),
+    requests=(0x80047C80,),
+)
+MENU = {one.name: one for one in operations(SHOWN)}
+QUIET = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def moment(
+    does: str = "read", outcome: Outcome = Outcome.OK, *, at: int = 1_000, **more: object
+) -> Moment:
+    """One operation that takes a microsecond."""
+    return Moment(0, does, {}, 0, at, at + 1_000, outcome, **more)  # type: ignore[arg-type]
+
+
+def history(
+    *moments: Moment,
+    trace: tuple[Record, ...] = (),
+    console: tuple[str, ...] = (),
+    **more: object,
+) -> History:
+    """A run in which these moments happened and nothing is wrong."""
+    plain = History(
+        moments=moments,
+        trace=trace,
+        console=tuple(Line(0, text) for text in console),
+        reports=judge(console),
+        fired=(),
+        silent=(),
+        left=(),
+        hash="h",
+        seconds=1.0,
+        loaded=True,
+    )
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def broken(run: History) -> list[str]:
+    return [one.name for one in violations(run)]
+
+
+@QUIET
+@given(plan_strategy(Choice(MENU, tuple(FaultKind))))
+def test_a_plan_comes_back_from_its_file(plan: Plan) -> None:
+    assert plans.load(plans.dump(plan)) == plan
+    assert plans.load(plans.dump(plan)).key == plan.key
+
+
+@QUIET
+@given(plan_strategy(Choice(MENU, tuple(FaultKind))))
+def test_plans_are_made_of_what_is_there(plan: Plan) -> None:
+    assert plan.steps
+    assert {step.does for step in plan.steps} <= set(MENU)
+    assert all(step.actor < 3 for step in plan.steps)
+
+
+def test_without_kinds_plans_have_no_faults() -> None:
+    assert minimal(plan_strategy(Choice(MENU, ()))).faults.rules == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"\x00\xff",
+        [1, [b"a"]],
+        {"hex": "no bytes", "more": 1},
+        1 << 70,
+        -5,
+        "text",
+        0.5,
+        True,
+    ],
+)
+def test_every_plain_argument_comes_back(value: object) -> None:
+    plan = Plan((Step("op", {"value": value}),), CALM)
+    assert plans.load(plans.dump(plan)).steps[0].arguments["value"] == value
+
+
+def test_an_argument_that_is_no_plain_data_is_refused() -> None:
+    with pytest.raises(UsageError, match="an argument of an operation"):
+        plans.dump(Plan((Step("op", {"value": object()}),), CALM))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("format = 1", "missing required field"),
+        ("format = 9\nstep = []\n[faults]", "format 9"),
+        ("no toml", "cannot be read"),
+        ('format = 1\nstep = []\n[faults]\n[[faults.rules]]\nkind = "rain"', "rain"),
+        ("format = 1\nstep = [{}]\n[faults]", "does"),
+    ],
+)
+def test_a_bad_plan_is_refused_with_its_reason(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        plans.load(text)
+
+
+# --- properties
+
+
+def test_nothing_is_wrong_with_a_good_run() -> None:
+    run = history(moment(), moment("unload", phase="unload"), serves=True)
+    assert broken(run) == []
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        (history(moment(outcome=Outcome.HUNG, words="wait+0x1/0x2")), "returns"),
+        (history(moment(outcome=Outcome.BLOCKED)), "returns"),
+        (history(moment(outcome=Outcome.WRONG, words="1 is not 2")), "right-answer"),
+        (history(moment(outcome=Outcome.DIED, words="SIGKILL")), "lives"),
+        (history(ended="stalled: the kernel has run for 5 s"), "lives"),
+        (history(left=("left behind: device node still there: /dev/x",)), "no-trace"),
+        (history(moment("unload", Outcome.ERROR, phase="unload", errno="EAGAIN")), "no-trace"),
+        (history(moment("bind", Outcome.ERROR, phase="serve", errno="EIO")), "serves-again"),
+        (
+            history(moment("echo", Outcome.ERROR, phase="serve", errno="EIO"), serves=False),
+            "serves-again",
+        ),
+        (history(fault=("edu: access outside", "driver", ())), "legal-access"),
+        (
+            history(console=("[    1.000000] WARNING: CPU: 0 PID: 1 at drivers/x.c:12 f+0x1/0x2",)),
+            "no-report",
+        ),
+    ],
+)
+def test_each_property_is_seen_to_break(run: History, name: str) -> None:
+    assert broken(run) == [name]
+
+
+def test_two_places_are_two_bugs_and_numbers_are_no_place() -> None:
+    one, two = (
+        violations(history(fault=(f"edu: no BAR at {at}", "driver", ())))[0]
+        for at in ("0x10", "0x20")
+    )
+    other = violations(history(fault=("edu: too wide", "driver", ())))[0]
+    assert one.fingerprint == two.fingerprint != other.fingerprint
+
+
+UNBOUND = moment("unbind", at=1_000, value="0000:00:00.0")
+ACCESS = Access(5_000, "edu", False, 0, 4, 4, 0, "live")
+
+
+def test_an_access_after_unbinding_is_seen() -> None:
+    assert broken(history(UNBOUND, trace=(ACCESS,))) == ["quiet-when-gone"]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        history(moment("unbind", at=1_000, value=None), trace=(ACCESS,)),
+        history(UNBOUND, moment("bind", at=4_000, value="x"), trace=(ACCESS,)),
+        history(UNBOUND, moment("bind", Outcome.ERROR, at=4_500, errno="EIO"), trace=(ACCESS,)),
+        history(UNBOUND, moment("unload_and_load", at=4_000), trace=(ACCESS,)),
+    ],
+)
+def test_an_access_of_a_bound_or_probing_driver_is_its_right(run: History) -> None:
+    assert broken(run) == []
+
+
+def test_dma_after_unbinding_is_seen_unless_a_fault_did_it() -> None:
+    blocked = Note(5_000, "edu", "dma blocked", ())
+    assert broken(history(UNBOUND, trace=(blocked,))) == ["quiet-when-gone"]
+    ours = (Fired(1, "edu", FaultKind.DMA_LATE, "", 0, 0),)
+    assert broken(history(UNBOUND, trace=(blocked,), fired=ours)) == []
+
+
+def test_an_interrupt_nobody_handles_is_ours_after_a_storm() -> None:
+    console = ('[    1.000000] irq 5: nobody cared (try booting with the "irqpoll" option)',)
+    assert broken(history(console=console)) == ["no-report"]
+    ours = (Fired(1, "edu", FaultKind.IRQ_STORM, "", 0, 0),)
+    assert broken(history(console=console, fired=ours)) == []
+
+
+def test_a_property_of_the_users_own_is_checked() -> None:
+    def at_most_one(run: History) -> None:
+        assert len(run.moments) <= 1, "two moments"
+
+    own = {"at_most_one": at_most_one}
+    assert violations(history(moment()), own) == []
+    assert violations(history(moment(), moment()), own)[0].words.startswith("two moments")
+
+
+# --- comparing
+
+
+def test_the_same_run_twice_does_not_diverge() -> None:
+    run = history(moment(), trace=(ACCESS,), console=("hello",))
+    assert first_divergence(run, run) is None
+
+
+def test_the_first_divergence_is_named_with_both_sides() -> None:
+    one = history(console=("a", "b", "c"))
+    two = history(console=("a", "x", "y"))
+    found = first_divergence(one, two)
+    assert found and (found.where, found.number, found.one, found.other) == ("console", 1, "b", "x")
+    assert found.before == ("a",)
+
+
+def test_drivers_that_do_the_same_agree_wherever_their_buffers_are() -> None:
+    def run(base: int) -> History:
+        return history(
+            moment(at=0),
+            trace=(
+                Access(10, "edu", True, 0, 8, 8, base + 8, "source"),
+                DmaAccess(20, "edu", False, base + 8, b"abc"),
+            ),
+        )
+
+    assert differences(run(0x10000), run(0x7000), ("one", "two")) == []
+
+
+def test_the_first_difference_of_results_is_told() -> None:
+    one = history(moment(value=1), moment("write", value=2))
+    two = history(moment(value=1), moment("write", value=3))
+    (found,) = differences(one, two, ("rust", "c"))
+    assert "write" in found.words and "rust" in found.words and found.place == "result:write"
+
+
+def test_errors_of_one_class_are_the_same_error() -> None:
+    def run(name: str) -> History:
+        return history(moment(outcome=Outcome.ERROR, errno=name))
+
+    assert differences(run("EIO"), run("ETIMEDOUT"), ("a", "b")) == []
+    assert differences(run("EIO"), run("EINVAL"), ("a", "b")) != []
+
+
+def test_a_write_that_only_one_driver_makes_is_told() -> None:
+    write = Access(10, "edu", True, 0, 8, 4, 7, "control")
+    one, two = history(moment(at=0), trace=(write,)), history(moment(at=0))
+    (found,) = differences(one, two, ("a", "b"))
+    assert "control <- 0x7" in found.words
+
+
+def test_runs_whose_faults_differ_are_not_compared() -> None:
+    struck = (Fired(1, "edu", FaultKind.IRQ_LOST, "", 0, 0),)
+    one, two = history(moment(value=1), fired=struck), history(moment(value=2))
+    assert differences(one, two, ("a", "b")) == []
+
+
+# --- declaring
+
+
+def test_operations_and_properties_of_a_file_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "operations.py"
+    path.write_text(
+        "from hypothesis import strategies as st\n"
+        "from kdrv.explore import operation, prop\n"
+        "@operation(value=st.integers(3, 5), serves=True)\n"
+        "def echo(call, value):\n    return value\n"
+        "@prop\ndef always(history):\n    assert True\n"
+    )
+    menu = load_menu([path])
+    assert menu["echo"].serves and menu["echo"].run(None, value=4) == 4
+    assert list(menu.properties) == ["always"]
+    with pytest.raises(UsageError, match="no operation 'ecco'"):
+        menu["ecco"]
+
+
+def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "operations.py"
+    path.write_text("import nothing_of_this_name\n")
+    with pytest.raises(WorkFailed, match="nothing_of_this_name"):
+        load_menu([path])
+
+
+def test_an_operation_without_strategies_for_its_arguments_is_refused() -> None:
+    with pytest.raises(TypeError, match="takes"):
+
+        @operation(value=st.integers())
+        def echo(call: object, number: int) -> None: ...
+
+
+def test_numbers_that_are_ioctl_requests() -> None:
+    assert looks_like_request(0x80047C80)
+    assert not looks_like_request(0x12345)
+    assert not looks_like_request(0xFFFFFFFF)
+
+
+# --- telling
+
+
+def test_a_story_tells_operations_and_faults_in_order() -> None:
+    fired = (Fired(1_500, "edu", FaultKind.IRQ_LOST, "", 0, 0),)
+    run = history(moment(at=1_000), moment("write", at=2_000), fired=fired)
+    told = story(run, Violation("returns", "write hangs", "write"))
+    places = [
+        next(i for i, line in enumerate(told) if word in line)
+        for word in ("read(", "irq_lost", "write(")
+    ]
+    assert told[0] == "returns: write hangs"
+    assert places == sorted(places)
+
+
+def test_the_time_line_interleaves_everything() -> None:
+    run = history(moment(at=1_000), trace=(replace(ACCESS, at=1_500),), console=("boot",))
+    assert [line[14:].strip()[:8] for line in timeline(run)] == [
+        "| boot",
+        "[plan 0]",
+        "edu: BAR",
+        "[plan 0]",
+    ]
+
+
+def test_terminal_controls_do_not_reach_the_terminal() -> None:
+    assert clean("a\x1b[31mb\x07") == "a?[31mb?"
+
+
+def test_a_plan_can_be_calmed() -> None:
+    plan = Plan((), FaultPlan(7, (Rule(FaultKind.IRQ_LOST, 0.5),)))
+    assert plan.calm().faults == FaultPlan(7)

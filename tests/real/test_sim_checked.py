@@ -1,0 +1,95 @@
+"""The simulator's checked kernel: every detector is seen at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build
+from kdrv.build.lane import Language
+from kdrv.core.context import Context
+from kdrv.guest.base import base_initramfs
+from kdrv.guest.cpio import Archive
+from kdrv.guest.session import Guest
+from kdrv.kernel.arch import Arch
+from kdrv.machine.contract import BootSpec
+from kdrv.sim.alive import (
+    C_MODULE,
+    RUST_MODULE,
+    Detector,
+    Modules,
+    provoke,
+    standing,
+    write_modules,
+)
+from kdrv.sim.machine import SimMachine
+from kdrv.sim.world import SimWorld
+
+pytestmark = pytest.mark.real
+
+PATIENCE = 120.0
+MODULES = Modules(f"/lib/{C_MODULE}.ko", f"/lib/{RUST_MODULE}.ko")
+Boot = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def checked(ctx: Context, bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> LaneBuild:
+    """The checked kernel, and the modules that do wrong built for it."""
+    place = tmp_path_factory.mktemp("selftest")
+    write_modules(place)
+    request = BuildRequest(
+        languages=(Language.RUST,), arch=Arch.UM, debug=True, module=place, instrument=True
+    )
+    (lane,) = build(ctx, request, bench)
+    assert lane.kernel.image, lane.kernel.diagnostics
+    assert lane.module
+    assert lane.module.ok, lane.module.diagnostics
+    return lane
+
+
+@pytest.fixture
+def boot(ctx: Context, bench: Workbench, checked: LaneBuild, tmp_path: Path) -> Boot:
+    image = checked.kernel.image
+    assert image
+    assert checked.module
+    base = base_initramfs(ctx, bench.toolchain, bench.tree, Arch.UM)
+    extra = Archive().directory("/lib")
+    for module in checked.module.modules:
+        extra.file(f"/lib/{module.name}", module.read_bytes())
+    place = tmp_path / "initramfs"
+    place.write_bytes(base.read_bytes() + extra.pack())
+
+    @contextmanager
+    def run() -> Iterator[tuple[SimMachine, Guest]]:
+        world = SimWorld(ctx, bench.toolchain, patience=PATIENCE)
+        with world.boot(BootSpec(image, place, cmdline=("kmemleak=on",))) as machine:
+            yield machine, Guest.of(machine)
+
+    return run
+
+
+def test_what_can_be_asked_says_that_it_is_alive(boot: Boot) -> None:
+    with boot() as (_, guest):
+        signs = standing(guest)
+        assert [str(sign) for sign in signs if not sign.alive] == []
+        assert len({sign.detector for sign in signs}) == 4
+
+
+@pytest.mark.parametrize("detector", Detector)
+def test_a_detector_finds_what_is_wrong(boot: Boot, detector: Detector) -> None:
+    with boot() as (machine, guest):
+        sign = provoke(detector, guest, machine.console, MODULES)
+        assert sign.alive, sign
+        assert sign.detector is detector
+
+
+def test_a_detector_that_has_turned_itself_off_is_dead(boot: Boot) -> None:
+    with boot() as (machine, guest):
+        provoke(Detector.LOCKDEP, guest, machine.console, MODULES)
+        (lockdep,) = [sign for sign in standing(guest) if sign.detector is Detector.LOCKDEP]
+        assert not lockdep.alive
+        assert "debug_locks: 0" in lockdep.evidence
