@@ -22,7 +22,9 @@ from kdrv.core.errors import EXIT_FAILED, UsageError
 
 if TYPE_CHECKING:
     from kdrv.core.context import Context
+    from kdrv.explore.campaign import Limits
     from kdrv.explore.subject import Subject
+    from kdrv.sim.faults import FaultKind
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 KINDS = {"plain": (False,), "checked": (True,), "both": (False, True)}
@@ -62,6 +64,7 @@ def seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> f
 @click.option("--against", metavar="MODULE", help="Compare with another driver for the device.")
 @click.option("--bugs", "base", metavar="DIR", help="The bug base.  [default: bugs of the project]")
 @click.option("--regress", is_flag=True, help="Run the bugs of the base instead of searching.")
+@click.option("--html", metavar="FILE", help="Write a report as one HTML page.")
 @kernel_option
 @toolchain_option
 @json_option
@@ -76,6 +79,7 @@ def explore(
     against: str | None,
     base: str | None,
     regress: bool,
+    html: str | None,
     kernel: str | None,
     toolchain: str,
     as_json: bool,
@@ -111,42 +115,41 @@ def explore(
             if limit is None and seeds is None:
                 limit = DEFAULT_TIME
             limits = Limits(seeds, limit, seed)
-            ok = _campaign(ctx, subject, limits, jobs or ctx.jobs, kinds, folder, as_json=as_json)
+            ok = _campaign(
+                ctx, subject, limits, jobs or ctx.jobs, kinds, folder, html, as_json=as_json
+            )
     sys.exit(0 if ok else EXIT_FAILED)
 
 
 def _campaign(
     ctx: Context,
     subject: Subject,
-    limits: object,
+    limits: Limits,
     jobs: int,
-    kinds: object,
+    kinds: tuple[FaultKind, ...] | None,
     folder: Path,
+    html: str | None,
     *,
     as_json: bool,
 ) -> bool:
-    from kdrv.explore.campaign import Campaign, Limits
+    from kdrv.explore.campaign import Campaign
+    from kdrv.explore.generate import BEARABLE
     from kdrv.explore.keep import Keeper
-    from kdrv.report.exploration import live, show_campaign
-    from kdrv.sim.faults import FaultKind
+    from kdrv.report.exploration import live, show_campaign, write_page
 
-    assert isinstance(limits, Limits)
     shown = subject.reconnoitre(ctx)
     with live(limits, quiet=as_json) as display:
         keeper = Keeper(folder, subject, display)
         campaign = Campaign(
-            subject,
-            shown,
-            limits,
-            jobs=jobs,
-            kinds=kinds if isinstance(kinds, tuple) else tuple(FaultKind),
-            watcher=keeper,
+            subject, shown, limits, jobs=jobs, kinds=kinds or BEARABLE, watcher=keeper
         )
         result = campaign.run(ctx)
+    if html:
+        write_page(Path(html), result, subject, keeper.bugs)
     if as_json:
         print_json({"campaign": result, "bugs": [bug.folder for bug in keeper.bugs]})
     else:
-        show_campaign(result, keeper.bugs)
+        show_campaign(result, subject, keeper.bugs)
     return result.ok
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from kdrv.core.context import Context
 from kdrv.explore.execute import Bench
-from kdrv.explore.generate import Choice, allowed
+from kdrv.explore.generate import BEARABLE, Choice, allowed
 from kdrv.explore.hunt import Caught, Found, Hunt, Task
 from kdrv.explore.plan import Step
 from kdrv.explore.shown import Shown
@@ -55,7 +55,8 @@ class Sample:
 class CampaignResult:
     """What a campaign showed.
 
-    ``covered`` are places in the driver's code that were reached; ``never`` are faults that were
+    ``covered`` are places in the driver's code that were reached (see
+    :func:`kdrv.explore.coverage.marked`); ``never`` are faults that were
     asked for and never fired; ``met`` counts how often each bug showed, by fingerprint.
     """
 
@@ -137,7 +138,7 @@ class Campaign:
         limits: Limits,
         *,
         jobs: int,
-        kinds: tuple[FaultKind, ...] = tuple(FaultKind),
+        kinds: tuple[FaultKind, ...] = BEARABLE,
         watcher: Watcher,
     ) -> None:
         self._subject = subject

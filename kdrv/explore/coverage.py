@@ -20,6 +20,8 @@ TRACE_PC = 0
 WORDS = 1 << 13
 """How many places one process can report in a run; what comes after is lost."""
 SECTION_SHIFT = 32
+CHECKED = 1 << 62
+"""Marks places of the driver as it was built for the checked kernel: it is other code."""
 
 
 class Recorder:
@@ -62,3 +64,13 @@ def offsets(places: set[int], code: Code) -> frozenset[int]:
             if start <= address < start + section.size:
                 found.add(number << SECTION_SHIFT | address - start)
     return frozenset(found)
+
+
+def marked(places: frozenset[int], checked: bool) -> frozenset[int]:
+    """Places told apart by the kernel that the driver was built for."""
+    return frozenset(place | CHECKED for place in places) if checked else places
+
+
+def of_kernel(places: frozenset[int], checked: bool) -> frozenset[int]:
+    """The places of one kernel, as they were before :func:`marked`."""
+    return frozenset(place & ~CHECKED for place in places if bool(place & CHECKED) == checked)

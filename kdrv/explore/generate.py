@@ -124,3 +124,11 @@ def minimal(strategy: SearchStrategy[Any]) -> Any:
 def allowed(kinds: Sequence[FaultKind], *, devices: bool) -> tuple[FaultKind, ...]:
     """The kinds that can happen at all: without a device only those on the guest's side."""
     return tuple(kind for kind in kinds if devices or FACTS[kind].side is Side.GUEST)
+
+
+BEARABLE = tuple(kind for kind in FaultKind if kind is not FaultKind.DMA_AFTER_FREE)
+"""The faults a driver can survive.
+
+Against a device that writes to memory that was taken from it only an IOMMU helps; a profile can
+ask for it all the same.
+"""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
+from kdrv.explore.coverage import marked
 from kdrv.explore.execute import Bench
 from kdrv.explore.generate import Choice, plans
 from kdrv.explore.history import History, Violation
@@ -163,7 +164,7 @@ class Hunt:
     def _learn(self, plan: Plan, history: History) -> None:
         self._fired.update(fault.kind for fault in history.fired)
         self._wanted.update({rule.kind for rule in plan.faults.rules})
-        new = history.covered - self._seen
+        new = marked(history.covered, plan.checked) - self._seen
         if new:
             self._seen |= new
             self._covered |= new

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kdrv.explore.history import History, Moment, Outcome, Violation
 from kdrv.machine.reports import Kind
 from kdrv.machine.verdict import describe, severity
-from kdrv.sim.faults import FaultKind
+from kdrv.sim.faults import FACTS, FaultKind
 from kdrv.sim.trace import Access, DmaAccess, Note
 
 OUR_OWN = frozenset({Kind.ALLOC_FAILURE})
@@ -88,8 +88,12 @@ def _returns(history: History) -> Iterable[Violation]:
 
 
 def _right(history: History) -> Iterable[Violation]:
+    # No driver can know that a bit it was given is wrong: then it cannot answer for its answers.
+    deceived = min(
+        (fault.at for fault in history.fired if not FACTS[fault.kind].detectable), default=FOREVER
+    )
     for moment in history.moments:
-        if moment.outcome is Outcome.WRONG:
+        if moment.outcome is Outcome.WRONG and moment.ended < deceived:
             yield Violation(
                 "right-answer", f"{moment.does}: {moment.words}", moment.does, at=moment.began
             )
@@ -185,7 +189,7 @@ PROPERTIES = (
     Property("lives", "the machine and its processes live to the end", _lives),
     Property("lives", "no call is ended by the kernel", _survives),
     Property("returns", "every call returns within a bound of virtual time", _returns),
-    Property("right-answer", "an answer is right, or an error", _right),
+    Property("right-answer", "an answer is right, or an error, unless a fault deceived", _right),
     Property("quiet-when-gone", "no access and no DMA while unbound", _quiet_when_gone),
     Property("serves-again", "once faults stop, the device binds and serves", _serves),
     Property("no-trace", "unloading leaves nothing behind", _no_traces),

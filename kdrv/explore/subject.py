@@ -10,12 +10,13 @@ from pathlib import Path
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.core.project import Project
+from kdrv.explore.acts import bind
 from kdrv.explore.declare import Menu, Operation, declares, load_menu
 from kdrv.explore.execute import Bench, Stand
 from kdrv.explore.history import History
 from kdrv.explore.plan import Plan
 from kdrv.explore.properties import violations
-from kdrv.explore.shown import Lookout, Shown, bind, mined, operations
+from kdrv.explore.shown import Lookout, Shown, mined, operations
 from kdrv.sim.faults import CALM
 from kdrv.sim.machine import SimMachine
 from kdrv.testing.driver import Driver

@@ -13,6 +13,7 @@ from typing import IO
 
 from kdrv.core.errors import CommandFailed, DeadlineExceeded, KdrvError, UsageError
 from kdrv.devices.model import Device
+from kdrv.devices.pci import PciDevice
 from kdrv.machine.console import Console
 from kdrv.machine.contract import DeviceSpec, MachineEnded
 from kdrv.qemu import models
@@ -230,13 +231,23 @@ class QemuMachine:
     def unplug(self, name: str) -> None:
         """Ask the guest to give a plugged device back, and wait until it has.
 
-        Raises :class:`DeadlineExceeded` when the guest does not answer within 20 s.
+        Raises :class:`DeadlineExceeded` when the guest does not answer within 20 s,
+        :class:`MachineEnded` when it ends instead, and :class:`UsageError` for a model with MSI-X.
         """
+        model = self.devices.get(name)
+        if isinstance(model, PciDevice) and model.msix:
+            # hw/vfio-user/pci.c, vfio_user_msix_teardown: the region is no longer where it was.
+            raise UsageError(
+                f"{name} cannot be unplugged: QEMU aborts when a model with MSI-X goes",
+                expected="a model without MSI-X, or a device of QEMU's own",
+            )
         mark = self.monitor.mark()
         self.monitor.execute("device_del", {"id": name})
         if not self.monitor.wait_event(
             "DEVICE_DELETED", UNPLUG_SECONDS, lambda data: data.get("device") == name, mark
         ):
+            if not self.alive:
+                raise self.why()
             raise DeadlineExceeded(f"the guest did not release {name} in {UNPLUG_SECONDS:.0f} s")
         self._server.remove(name)
         self._free_slots.append(self._plugged.pop(name))

@@ -104,14 +104,18 @@ class Monitor:
     def wait_event(
         self, name: str, timeout: float, accept: Callable[[Mapping[str, Any]], bool], mark: int
     ) -> bool:
-        """Wait for an event of this name after ``mark`` that ``accept`` likes; false at the end."""
+        """Wait for an event of this name after ``mark`` that ``accept`` likes.
+
+        False when the time is over, or QEMU ended.
+        """
 
         def came() -> bool:
             later = self._events[mark:]
             return any(e["event"] == name and accept(e.get("data", {})) for e in later)
 
         with self._changed:
-            return self._changed.wait_for(came, timeout)
+            self._changed.wait_for(lambda: came() or self._over, timeout)
+            return came()
 
     def _run(self) -> None:
         try:

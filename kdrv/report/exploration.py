@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -13,8 +15,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from kdrv.core.show import duration
 from kdrv.explore.bugbase import Bug, clean, name_of, story
 from kdrv.explore.campaign import CampaignResult, Limits
+from kdrv.explore.coverage import of_kernel
 from kdrv.explore.hunt import Found
 from kdrv.explore.replay import Replay
+from kdrv.explore.subject import Subject
+
+if TYPE_CHECKING:
+    from kdrv.explore.lines import LineCoverage
 
 GREEN, RED, YELLOW = "green", "red", "yellow"
 QUIET_SECONDS = 10.0
@@ -90,7 +97,7 @@ def _figures(result: CampaignResult) -> str:
     )
 
 
-def show_campaign(result: CampaignResult, bugs: Sequence[Bug]) -> None:
+def show_campaign(result: CampaignResult, subject: Subject, bugs: Sequence[Bug]) -> None:
     """What a campaign found, and how much it has tried."""
     mark = click.style("ok    ", fg=GREEN) if result.ok else click.style("FAILED", fg=RED)
     stopped = ", interrupted" if result.interrupted else ""
@@ -99,6 +106,12 @@ def show_campaign(result: CampaignResult, bugs: Sequence[Bug]) -> None:
         f"       {_figures(result)}, in {duration(result.seconds)}{stopped} "
         f"({result.checked_runs} runs on the checked kernel)"
     )
+    lines = coverage_of(result, subject)
+    if lines and lines.reachable:
+        click.echo(
+            f"       {lines.covered} of {lines.reachable} lines of the driver covered "
+            f"({lines.share:.0%}), what interrupts run not counted"
+        )
     fired = ", ".join(f"{kind} {count}" for kind, count in sorted(result.fired.items()))
     click.echo(f"       faults fired: {fired or 'none'}")
     if result.never:
@@ -147,3 +160,34 @@ def _exactness(one: Replay) -> str:
     if changed:
         return f"another one, as the {' and the '.join(changed)} changed"
     return click.style("not the recorded one, although driver and kernel are", fg=YELLOW)
+
+
+def coverage_of(result: CampaignResult, subject: Subject) -> LineCoverage | None:
+    """The driver's lines, by the kernel on which more of them were reached.
+
+    None where nothing was measured: the driver is not built apart from its kernel.
+    """
+    from kdrv.explore.lines import line_coverage
+
+    found = [
+        line_coverage(module, of_kernel(result.covered, checked))
+        for checked, module in sorted(subject.modules.items())
+    ]
+    return max(found, key=lambda lines: lines.covered, default=None)
+
+
+def write_page(path: Path, result: CampaignResult, subject: Subject, bugs: Sequence[Bug]) -> None:
+    """Write the campaign's HTML page."""
+    from kdrv.report.html import campaign_page
+
+    lines = coverage_of(result, subject)
+    folder = subject.project.module_dir
+    sources = {
+        name: (folder / name).read_text(errors="replace")
+        for name in (lines.lines if lines and folder else ())
+        if folder and (folder / name).is_file()
+    }
+    commands = {bug.record.fingerprint: bug.record.replay for bug in bugs}
+    title = f"Exploring {subject.project.project.name}"
+    path.write_text(campaign_page(result, lines, sources, title, commands=commands))
+    click.echo(f"kdrv: wrote {path}", err=True)

@@ -198,6 +198,15 @@ def test_dma_after_unbinding_is_seen_unless_a_fault_did_it() -> None:
     assert broken(history(UNBOUND, trace=(blocked,), fired=ours)) == []
 
 
+def test_an_answer_made_of_bad_data_is_not_the_drivers_fault() -> None:
+    wrong = moment(outcome=Outcome.WRONG, words="1 is not 2", at=1_000)
+    late, early = ((Fired(at, "edu", FaultKind.DMA_CORRUPT, "", 0, 0),) for at in (5_000, 500))
+    honest = (Fired(500, "edu", FaultKind.IRQ_LOST, "", 0, 0),)
+    assert broken(history(wrong, fired=early)) == []
+    assert broken(history(wrong, fired=late)) == ["right-answer"]
+    assert broken(history(wrong, fired=honest)) == ["right-answer"]
+
+
 def test_an_interrupt_nobody_handles_is_ours_after_a_storm() -> None:
     console = ('[    1.000000] irq 5: nobody cared (try booting with the "irqpoll" option)',)
     assert broken(history(console=console)) == ["no-report"]

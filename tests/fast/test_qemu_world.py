@@ -233,6 +233,24 @@ def test_a_machine_of_qemus_own_devices_has_no_server(boot: Any) -> None:
     assert "-device pci-testdev -device edu" in line
 
 
+def test_a_model_is_plugged_by_the_monitor(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    image, initramfs = files
+    tools, cache = FakeQemu(), Context(cache=tmp_path / "cache")
+    world = QemuWorld(tools, cache, accel="tcg", hotplug_slots=1)
+    kernel = KernelImage(Arch.X86_64, "7.3.4", image, image, tmp_path)
+    words = tuple(f"do={word}" for word in ("greet", "refuse", "answer", "exit:1"))
+    with world.boot(BootSpec(kernel, initramfs, cmdline=words)) as machine:
+        with pytest.raises(UsageError, match="cannot plug ringdev: .*not today"):
+            machine.plug(DeviceSpec("ringdev"), "late")
+        assert machine.devices == {}
+        machine.plug(DeviceSpec("ringdev"), "late")
+        assert list(machine.devices) == ["late"]
+        with pytest.raises(UsageError, match="no free slot"):
+            machine.plug(DeviceSpec("edu", {"model": True}), "more")
+        with pytest.raises(UsageError, match="QEMU aborts"):
+            machine.unplug("late")
+
+
 def test_devices_are_checked_once(
     tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

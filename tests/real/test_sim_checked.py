@@ -16,7 +16,7 @@ from kdrv.guest.base import base_initramfs
 from kdrv.guest.cpio import Archive
 from kdrv.guest.session import Guest
 from kdrv.kernel.arch import Arch
-from kdrv.machine.contract import BootSpec
+from kdrv.machine.contract import BootSpec, DeviceSpec
 from kdrv.sim.alive import (
     C_MODULE,
     RUST_MODULE,
@@ -26,8 +26,11 @@ from kdrv.sim.alive import (
     standing,
     write_modules,
 )
+from kdrv.sim.dmamap import Findings, Why, judge, read, start
+from kdrv.sim.faults import CALM, MILLISECOND, FaultKind, FaultPlan, Rule
 from kdrv.sim.machine import SimMachine
 from kdrv.sim.world import SimWorld
+from tests.real.test_sim import DRIVER
 
 pytestmark = pytest.mark.real
 
@@ -41,6 +44,9 @@ def checked(ctx: Context, bench: Workbench, tmp_path_factory: pytest.TempPathFac
     """The checked kernel, and the modules that do wrong built for it."""
     place = tmp_path_factory.mktemp("selftest")
     write_modules(place)
+    (place / "simprobe.c").write_text(DRIVER)
+    with (place / "Kbuild").open("a") as makefile:
+        makefile.write("obj-m += simprobe.o\n")
     request = BuildRequest(
         languages=(Language.RUST,), arch=Arch.UM, debug=True, module=place, instrument=True
     )
@@ -64,9 +70,10 @@ def boot(ctx: Context, bench: Workbench, checked: LaneBuild, tmp_path: Path) -> 
     place.write_bytes(base.read_bytes() + extra.pack())
 
     @contextmanager
-    def run() -> Iterator[tuple[SimMachine, Guest]]:
-        world = SimWorld(ctx, bench.toolchain, patience=PATIENCE)
-        with world.boot(BootSpec(image, place, cmdline=("kmemleak=on",))) as machine:
+    def run(*devices: str, plan: FaultPlan = CALM) -> Iterator[tuple[SimMachine, Guest]]:
+        world = SimWorld(ctx, bench.toolchain, patience=PATIENCE, plan=plan)
+        plugged = tuple(map(DeviceSpec, devices))
+        with world.boot(BootSpec(image, place, plugged, cmdline=("kmemleak=on",))) as machine:
             yield machine, Guest.of(machine)
 
     return run
@@ -93,3 +100,28 @@ def test_a_detector_that_has_turned_itself_off_is_dead(boot: Boot) -> None:
         (lockdep,) = [sign for sign in standing(guest) if sign.detector is Detector.LOCKDEP]
         assert not lockdep.alive
         assert "debug_locks: 0" in lockdep.evidence
+
+
+def _mapped(boot: Boot, plan: FaultPlan) -> Findings:
+    """What is wrong with the DMA of one load, transfer and unload."""
+    with boot("edu", plan=plan) as (machine, guest):
+        start(guest)
+        guest.load("/lib/simprobe.ko", "how=dma")
+        guest.unload("simprobe")
+        guest.sleep(1)
+        found = read(guest)
+        assert found.lost == 0
+        assert [event.mapped for event in found.events] == [True, False]
+        assert {event.length for event in found.events} == {4096}
+        return judge(found.events, machine.trace, machine.addresses)
+
+
+def test_dma_stays_inside_what_was_mapped(boot: Boot) -> None:
+    assert _mapped(boot, CALM) == Findings((), ())
+
+
+def test_dma_after_free_is_seen(boot: Boot) -> None:
+    late = Rule(FaultKind.DMA_AFTER_FREE, numbers=(0,), lasts=500 * MILLISECOND)
+    found = _mapped(boot, FaultPlan(0, (late,)))
+    assert [stray.why for stray in found.stray] == [Why.TOO_LATE]
+    assert found.left == ()

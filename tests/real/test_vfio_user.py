@@ -16,8 +16,10 @@ from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build
 from kdrv.build.intree import built_module
 from kdrv.build.lane import Language
 from kdrv.core.context import Context
+from kdrv.core.errors import UsageError
 from kdrv.devices.catalog import MODELS
 from kdrv.devices.config import COMMAND, COMMAND_MASTER
+from kdrv.devices.edu import Edu
 from kdrv.devices.errors import Blame, DeviceFault
 from kdrv.devices.ringdev import COMPLETION, SUBMISSION, Opcode, RingDev, Status
 from kdrv.guest.base import base_initramfs
@@ -49,11 +51,12 @@ def images(ctx: Context, bench: Workbench, rust_image: KernelImage) -> dict[Arch
 def boot(ctx: Context, bench: Workbench, images: dict[Arch, KernelImage]) -> Boot:
     @contextmanager
     def start(
-        *devices: DeviceSpec, arch: Arch = Arch.X86_64
+        *devices: DeviceSpec, arch: Arch = Arch.X86_64, hotplug_slots: int = 0
     ) -> Iterator[tuple[QemuMachine, Guest]]:
         initramfs = base_initramfs(ctx, bench.toolchain, bench.tree, arch)
         spec = BootSpec(images[arch], initramfs, devices)
-        with QemuWorld(bench.toolchain, ctx).boot(spec) as machine:
+        world = QemuWorld(bench.toolchain, ctx, hotplug_slots=hotplug_slots)
+        with world.boot(spec) as machine:
             yield machine, Guest.of(machine)
 
     return start
@@ -181,6 +184,30 @@ def test_the_ringdev_driver_passes_its_tests(
     outcomes = _outcomes(kdrv, project("pci", name="rings", device="ringdev"))
     assert set(outcomes.values()) == {"passed"}
     assert len(outcomes) >= 10
+
+
+def test_a_model_comes_and_goes_while_the_machine_runs(boot: Boot) -> None:
+    model = {"model": True}
+    with boot(hotplug_slots=2) as (machine, guest):
+        for _ in range(2):
+            machine.plug(DeviceSpec("edu", model), "late")
+            _wait(lambda: any("11e8" in line for line in _ids(guest)))
+            place = _find(guest, Edu.identity.device)
+            _switch_on(guest, place)
+            with _registers(guest, place) as registers:
+                assert _read(registers, 0) == 0x010000ED
+            assert machine.devices["late"].state()["liveness"] == 0
+            machine.unplug("late")
+            assert not any("11e8" in line for line in _ids(guest))
+            assert machine.devices == {}
+        machine.plug(DeviceSpec("ringdev"), "rings")
+        with pytest.raises(UsageError, match="QEMU aborts"):
+            machine.unplug("rings")
+        guest.ping()
+
+
+def _ids(guest: Guest) -> list[str]:
+    return [guest.read_text(f"{DEVICES}/{name}/device") for name in guest.listdir(DEVICES)]
 
 
 def test_a_driver_that_asks_for_what_cannot_be_ends_the_machine(boot: Boot) -> None:

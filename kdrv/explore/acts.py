@@ -1,0 +1,166 @@
+"""What can be done to any driver, from the outside: files, attributes, binding, unloading."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from typing import TypeVar
+
+from kdrv.explore.declare import Call
+from kdrv.guest.files import GuestFile
+from kdrv.guest.link import Pending
+
+T = TypeVar("T")
+PATIENCE = 5.0
+"""How long, in virtual seconds, a call may wait for data before it is interrupted."""
+GENTLY = os.O_RDONLY | os.O_NONBLOCK
+
+
+def _patiently(pending: Pending[T]) -> T:
+    """Wait; a call that waits for data that does not come is interrupted."""
+    if not pending.arrives(PATIENCE):
+        pending.interrupt()
+    return pending.result(PATIENCE)
+
+
+def _file(call: Call, slot: int) -> GuestFile:
+    """A slot's file. Raises ``OSError`` as the kernel does for a number that is none."""
+    try:
+        return call.files[slot]
+    except KeyError:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+
+
+def _put(call: Call, slot: int, file: GuestFile) -> None:
+    """Fill a slot; the file that was there is closed by the acting process."""
+    old = call.files.get(slot)
+    call.files[slot] = file
+    if old:
+        call.guest.begin.close(old).result()
+
+
+def open_file(call: Call, path: str, flags: int, slot: int) -> None:
+    """Open a node; the slot's file before it is closed."""
+    _put(call, slot, call.guest.open(path, flags))
+
+
+def close_file(call: Call, slot: int) -> None:
+    """Close a slot's file."""
+    file = call.files.pop(slot, None)
+    if file:
+        # By the acting process: the one that opened it may be busy.
+        call.guest.begin.close(file).result()
+
+
+def read_file(call: Call, slot: int, size: int) -> bytes:
+    """read(2)."""
+    return _patiently(call.guest.begin.read(_file(call, slot), size))
+
+
+def write_file(call: Call, slot: int, data: bytes) -> int:
+    """write(2)."""
+    return _patiently(call.guest.begin.write(_file(call, slot), data))
+
+
+def pread_file(call: Call, slot: int, size: int, offset: int) -> bytes:
+    """pread(2)."""
+    return _patiently(call.guest.begin.pread(_file(call, slot), size, offset))
+
+
+def pwrite_file(call: Call, slot: int, data: bytes, offset: int) -> int:
+    """pwrite(2)."""
+    return _patiently(call.guest.begin.pwrite(_file(call, slot), data, offset))
+
+
+def seek_file(call: Call, slot: int, offset: int, whence: int) -> int:
+    """lseek(2)."""
+    return _patiently(call.guest.begin.seek(_file(call, slot), offset, whence))
+
+
+def poll_file(call: Call, slot: int) -> int:
+    """poll(2), for a moment."""
+    events = select.POLLIN | select.POLLOUT | select.POLLPRI
+    return _patiently(call.guest.begin.poll(_file(call, slot), events, 10))
+
+
+def map_file(call: Call, slot: int, length: int) -> bytes:
+    """mmap(2), a look at the first bytes, munmap(2)."""
+    file = GuestFile(call.guest.begin, _file(call, slot).fileno(), "")
+    with file.mmap(length) as memory:
+        return memory.read(0, 8)
+
+
+def share_file(call: Call, slot: int, to: int) -> None:
+    """dup(2), as a fork does: the file is closed when the last descriptor is."""
+    number = _patiently(call.guest.begin.dup(_file(call, slot)))
+    _put(call, to, GuestFile(call.guest.begin, number, ""))
+
+
+def control_file(call: Call, slot: int, request: int, content: bytes) -> object:
+    """ioctl(2) with a buffer of the size the request names."""
+    size = request >> 16 & 0x3FFF
+    if not size:
+        number = int.from_bytes(content[:8], "little")
+        return _patiently(call.guest.begin.ioctl(_file(call, slot), request, number))
+    buffer = (content * size)[:size] if content else bytes(size)
+    return _patiently(call.guest.begin.ioctl(_file(call, slot), request, buffer))
+
+
+def open_and_close(call: Call, path: str) -> None:
+    """Open a node and close it."""
+    call.guest.open(path, GENTLY).close()
+
+
+def make_item(call: Call, place: str, name: str) -> None:
+    """Make an item in configfs."""
+    call.guest.mkdir(f"{place}/{name}")
+
+
+def remove_item(call: Call, place: str, name: str) -> None:
+    """Remove an item in configfs."""
+    call.guest.rmdir(f"{place}/{name}")
+
+
+def configure_item(call: Call, place: str, name: str, number: int, text: str) -> str:
+    """Write one of an item's attributes, and read it."""
+    attributes = call.guest.listdir(f"{place}/{name}")
+    if not attributes:
+        return ""
+    path = f"{place}/{name}/{attributes[number % len(attributes)]}"
+    call.guest.write_text(path, text)
+    return call.guest.read_text(path)
+
+
+def read_attribute(call: Call, path: str) -> bytes:
+    """Read an attribute in sysfs."""
+    return call.guest.read_bytes(path)
+
+
+def write_attribute(call: Call, path: str, text: str) -> None:
+    """Write an attribute in sysfs."""
+    call.guest.write_text(path, text)
+
+
+def unbind(call: Call, number: int = 0) -> str | None:
+    """Take a device from the driver; nothing when it is not bound."""
+    place, device = call.bindings[number]
+    if not call.guest.exists(f"{place}/{device}/uevent"):
+        return None
+    call.guest.write_text(f"{place}/unbind", device)
+    return device
+
+
+def bind(call: Call, number: int = 0) -> str | None:
+    """Give a device to the driver; nothing when it is bound."""
+    place, device = call.bindings[number]
+    if call.guest.exists(f"{place}/{device}/uevent"):
+        return None
+    call.guest.write_text(f"{place}/bind", device)
+    return device
+
+
+def unload_and_load(call: Call) -> None:
+    """Unload the module, as far as it is not in use, and load it again."""
+    call.guest.unload(call.module.module)
+    call.guest.load(call.module.path, call.module.params)

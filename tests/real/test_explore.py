@@ -1,0 +1,135 @@
+"""From a campaign to a bug, its replay, its fix and the proof that it is gone."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kdrv.explore import plan as plans
+from kdrv.explore.bugbase import BUG, CONSOLE, PLAN, STORY, TRACE, load_all
+from kdrv.scaffold.api import ScaffoldRequest, create
+
+from .conftest import Kdrv
+
+pytestmark = pytest.mark.real
+
+TIMEOUT = """\
+            if late {
+                return Err(ETIMEDOUT);
+            }
+"""
+"""What ends the driver's wait for an interrupt that never comes."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("explore")
+    create(ScaffoldRequest(name="seeker", bus="pci", directory=place))
+    return place / "seeker"
+
+
+@pytest.fixture(scope="module")
+def broken(project: Path) -> Path:
+    """The driver without its timeout."""
+    source = project / "seeker.rs"
+    text = source.read_text()
+    assert text.count(TIMEOUT) == 1
+    source.write_text(text.replace(TIMEOUT, ""))
+    return project
+
+
+def mended(project: Path) -> None:
+    source = project / "seeker.rs"
+    source.write_text(
+        source.read_text().replace("            if !busy {\n", TIMEOUT + "            if !busy {\n")
+    )
+
+
+def test_a_correct_driver_is_left_alone(project: Path, kdrv: Kdrv) -> None:
+    said = kdrv("explore", project, "--seeds", 60, "--kernels", "plain", "--json")
+    assert said.status == 0, said.out + said.err
+    campaign = said.data["campaign"]
+    assert campaign["runs"] >= 60
+    assert campaign["bugs"] == []
+    assert sum(campaign["fired"].values()) > 20
+    assert campaign["covered"], "KCOV has seen nothing of the driver"
+    assert campaign["virtual_seconds"] > campaign["seconds"]
+
+
+def test_a_bug_is_found_shrunk_and_kept(broken: Path, kdrv: Kdrv) -> None:
+    said = kdrv("explore", broken, "--seeds", 400, "--kernels", "plain", "--profile", "lossy")
+    assert said.status == 1, said.out + said.err
+    assert "Running" not in said.err
+    bugs = load_all(broken / "bugs")
+    hangs = [bug for bug in bugs if bug.record.property == "returns"]
+    assert hangs, said.out
+    bug = hangs[0]
+    assert len(bug.plan.steps) <= 3, said.out
+    assert any(rule.numbers for rule in bug.plan.faults.rules), "the fault is named one by one"
+    assert {path.name for path in bug.folder.iterdir()} == {PLAN, BUG, STORY, CONSOLE, TRACE}
+    assert bug.record.replay in said.out
+
+
+def test_a_bug_replays_byte_for_byte_and_can_be_edited(broken: Path, kdrv: Kdrv) -> None:
+    (bug, *_) = load_all(broken / "bugs")
+    said = kdrv("replay", bug.folder, "--doublecheck", "--trace")
+    assert said.status == 1, said.err
+    assert "byte for byte" in said.out
+    assert "interrupt" in said.out or "BAR0" in said.out
+    # A person takes the faults out of the plan: nothing is wrong then.
+    calm = bug.folder.parent / "calm"
+    calm.mkdir()
+    (calm / PLAN).write_text(plans.dump(bug.plan.calm()))
+    (calm / BUG).write_text((bug.folder / BUG).read_text())
+    said = kdrv("replay", calm, "--json")
+    assert said.status == 0, said.out
+    assert said.data["replay"]["exact"] is False
+
+
+def test_a_mended_driver_is_seen_to_be_mended(broken: Path, kdrv: Kdrv) -> None:
+    mended(broken)
+    said = kdrv("explore", broken, "--regress", "--kernels", "plain")
+    assert said.status == 0, said.out + said.err
+    assert "gone" in said.out
+    assert "as the driver changed" in said.out
+
+
+def test_a_campaign_that_is_interrupted_keeps_what_it_has(project: Path) -> None:
+    code = "from kdrv.cli.main import main; main()"
+    words = ["explore", str(project), "--time", "10m", "--kernels", "plain", "--jobs", "2"]
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert child.stderr
+        for line in child.stderr:
+            if "runs," in line:
+                break
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=120)
+    finally:
+        child.kill()
+    assert "interrupted" in out, out + err
+    assert "runs," in out
+    assert child.returncode == 0
+    deadline = time.monotonic() + 20
+    while (left := _kernels(child.pid)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+def _kernels(session: int) -> list[str]:
+    """Processes of a session that ended, which should have gone with it."""
+    found = subprocess.run(
+        ["ps", "-e", "-o", "sess=,args="], capture_output=True, text=True, check=True
+    )
+    return [line for line in found.stdout.splitlines() if line.split()[0] == str(session)]
