@@ -135,7 +135,7 @@ def _campaign(
     from kdrv.explore.campaign import Campaign
     from kdrv.explore.generate import BEARABLE
     from kdrv.explore.keep import Keeper
-    from kdrv.report.exploration import live, show_campaign, write_page
+    from kdrv.report.exploration import campaign_data, live, show_campaign, write_page
 
     shown = subject.reconnoitre(ctx)
     with live(limits, quiet=as_json) as display:
@@ -147,7 +147,7 @@ def _campaign(
     if html:
         write_page(Path(html), result, subject, keeper.bugs)
     if as_json:
-        print_json({"campaign": result, "bugs": [bug.folder for bug in keeper.bugs]})
+        print_json(campaign_data(result, subject, keeper.bugs))
     else:
         show_campaign(result, subject, keeper.bugs)
     return result.ok
@@ -156,7 +156,7 @@ def _campaign(
 def _regress(ctx: Context, subject: Subject, folder: Path, *, as_json: bool) -> bool:
     from kdrv.explore.bugbase import load_all
     from kdrv.explore.replay import replay
-    from kdrv.report.exploration import show_replays
+    from kdrv.report.exploration import replay_data, show_replays
 
     bugs = load_all(folder)
     if not bugs:
@@ -168,7 +168,7 @@ def _regress(ctx: Context, subject: Subject, folder: Path, *, as_json: bool) -> 
     bench = subject.bench(ctx, subject.reconnoitre(ctx))
     replays = [(bug, replay(bench, bug, subject.identity)) for bug in bugs]
     if as_json:
-        print_json([{"bug": bug.name, "replay": one} for bug, one in replays])
+        print_json([replay_data(bug, one) for bug, one in replays])
     else:
         show_replays(replays)
     return all(one.ok for _, one in replays)

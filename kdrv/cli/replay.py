@@ -46,7 +46,7 @@ def replay(
     from kdrv.explore.replay import replay as run_again
     from kdrv.explore.replay import timeline
     from kdrv.explore.subject import prepare
-    from kdrv.report.exploration import show_replays
+    from kdrv.report.exploration import replay_data, show_replays
     from kdrv.testing.prepare import make_request
 
     folder = Path(bug)
@@ -65,7 +65,7 @@ def replay(
             return
         result = run_again(bench, known, subject.identity, twice=doublecheck)
     if as_json:
-        print_json({"bug": known.name, "replay": result})
+        print_json(replay_data(known, result))
     else:
         if trace:
             click.echo("\n".join(timeline(result.history)))

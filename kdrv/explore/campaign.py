@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kdrv.core.context import Context
-from kdrv.explore.execute import Bench
+from kdrv.explore.bench import Bench
 from kdrv.explore.generate import BEARABLE, Choice, allowed
 from kdrv.explore.hunt import Caught, Found, Hunt, Task
 from kdrv.explore.plan import Step

@@ -1,15 +1,11 @@
-"""A module's debug information: where KCOV calls are, and whose source each address belongs to.
+"""A module's debug information: whose source each address belongs to.
 
-A .ko is relocatable: its addresses begin at 0 in every section. Here a section of code lies at its
-number, in the order of :func:`~kdrv.kernel.modinfo.code_sections`, times 2^32: addresses are the
-places of :mod:`kdrv.explore.coverage`. pyelftools relocates debug information, too, but takes 2 s
-for a Rust driver, one by one; what is read here takes 20 ms.
+Addresses are those of :mod:`kdrv.explore.sites`.
 """
 
 from __future__ import annotations
 
 import posixpath
-import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,17 +13,12 @@ from io import BytesIO
 from typing import Any
 
 from elftools.dwarf.ranges import BaseAddressEntry
-from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
-from elftools.elf.relocation import RelocationSection
 
-SECTION_SHIFT = 32
-TRACE = "__sanitizer_cov_trace_pc"
-READ = (".debug_info", ".debug_line", ".debug_ranges", ".debug_rnglists", ".debug_addr")
-R_64, R_PC32, R_PLT32, R_32 = 1, 2, 4, 10
-"""x86-64's relocations (its psABI, table 4.9); User Mode Linux has no other architecture here."""
-RELOCATION = struct.Struct("<QQq")
-SYMBOL = struct.Struct("<IBBHQQ")
+from kdrv.explore.sites import TRACE, relocate, through_registers
+
+REGISTER = 0x50
+"""DW_OP_reg0: the others follow (DWARF 5, section 7.7.1)."""
 
 
 @dataclass(frozen=True)
@@ -76,58 +67,22 @@ class DebugInfo:
 
 def read_debug_info(data: bytes, also: frozenset[int] = frozenset()) -> DebugInfo:
     """Read a .ko for x86-64. ``also`` are sites that are known otherwise: a run reported them."""
-    patched, calls = _relocated(data)
-    elf = ELFFile(BytesIO(patched))
+    found = relocate(data)
+    elf = ELFFile(BytesIO(found.data))
     info = DebugInfo()
     if not elf.has_dwarf_info():
         return info
     dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
     units = [_Unit(dwarf, cu) for cu in dwarf.iter_CUs()]
-    info.sites = sorted(set(calls).union(also, *(unit.sites for unit in units)))
+    through = [call for unit in units for call in unit.through_registers]
+    calls = {back for unit in units for back in unit.calls}
+    sites = found.direct.union(also, *(unit.sites for unit in units))
+    info.sites = sorted(sites | through_registers(found, through, calls))
     for unit in units:
         info.rows += unit.rows()
         unit.enter(info)
     info.rows.sort(key=lambda row: row.begin)
     return info
-
-
-def _relocated(data: bytes) -> tuple[bytes, list[int]]:
-    """The file with its debug information relocated, and KCOV's direct calls."""
-    elf = ELFFile(BytesIO(data))
-    sections = list(elf.iter_sections())
-    content = {s.name: s.data() for s in sections if s.name in (".symtab", ".strtab")}
-    symbols = list(SYMBOL.iter_unpack(content.get(".symtab", b"")))
-    names = content.get(".strtab", b"")
-    wanted = TRACE.encode() + b"\0"
-    trace = {number for number, one in enumerate(symbols) if names.startswith(wanted, one[0])}
-    code = [
-        index
-        for index, section in enumerate(sections)
-        if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR and section["sh_size"]
-    ]
-    base = {index: number << SECTION_SHIFT for number, index in enumerate(code)}
-    patched, calls = bytearray(data), []
-    for section in sections:
-        if not isinstance(section, RelocationSection):
-            continue
-        target = section["sh_info"]
-        if target in base:
-            calls += [
-                base[target] + offset + 4
-                for offset, kind, _ in RELOCATION.iter_unpack(section.data())
-                if kind & 0xFFFFFFFF in (R_PC32, R_PLT32) and kind >> 32 in trace
-            ]
-        if sections[target].name not in READ:
-            continue
-        start = sections[target]["sh_offset"]
-        for offset, kind, addend in RELOCATION.iter_unpack(section.data()):
-            _, _, _, where, value, _ = symbols[kind >> 32]
-            value += addend
-            if kind & 0xFFFFFFFF == R_64:
-                struct.pack_into("<Q", patched, start + offset, base.get(where, 0) + value)
-            elif kind & 0xFFFFFFFF == R_32:
-                struct.pack_into("<I", patched, start + offset, value)
-    return bytes(patched), calls
 
 
 class _Unit:
@@ -141,6 +96,8 @@ class _Unit:
         self._functions: dict[int, Function] = {}
         self._spans: list[tuple[int, int, Any]] = []
         self.sites: set[int] = set()
+        self.calls: set[int] = set()
+        self.through_registers: list[tuple[int, int]] = []
         self._walk()
 
     def _names(self) -> dict[int, str]:
@@ -173,8 +130,8 @@ class _Unit:
             last = None if state.end_sequence else state
 
     def _walk(self) -> None:
-        """Note the spans of functions and of inlined calls, and gcc's record of KCOV's calls."""
-        calls: list[tuple[int, int]] = []
+        """Note the spans of functions and of inlined calls, and calls; gcc names KCOV's."""
+        named: list[tuple[int, int]] = []
         trace: set[int] = set()
         for die in self._cu.iter_DIEs():
             if die.tag in ("DW_TAG_subprogram", "DW_TAG_inlined_subroutine"):
@@ -184,10 +141,16 @@ class _Unit:
                     trace.add(die.offset)
             elif die.tag == "DW_TAG_call_site":
                 back = die.attributes.get("DW_AT_call_return_pc")
+                if back is None:
+                    continue
+                self.calls.add(back.value)
                 origin = die.attributes.get("DW_AT_call_origin")
-                if back and origin:
-                    calls.append((back.value, origin.value + self._cu.cu_offset))
-        self.sites = {back for back, origin in calls if origin in trace}
+                target = die.attributes.get("DW_AT_call_target")
+                if origin:
+                    named.append((back.value, origin.value + self._cu.cu_offset))
+                elif target and len(target.value) == 1 and 0 <= target.value[0] - REGISTER < 16:
+                    self.through_registers.append((back.value, target.value[0] - REGISTER))
+        self.sites = {back for back, origin in named if origin in trace}
 
     def _ranges(self, die: Any) -> Iterator[tuple[int, int]]:
         attributes = die.attributes

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from kdrv.core.context import Context
 from kdrv.core.errors import DeadlineExceeded, WorkFailed
 from kdrv.devices.errors import DeviceFault
 from kdrv.explore.coverage import Recorder, offsets
 from kdrv.explore.declare import Call, Menu
-from kdrv.explore.differential import differences
-from kdrv.explore.history import History, Line, Moment, Outcome, Violation
+from kdrv.explore.history import History, Line, Moment, Outcome
 from kdrv.explore.plan import Plan, Step
-from kdrv.explore.properties import violations
 from kdrv.explore.stage import Stage
 from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
 from kdrv.guest.files import GuestFile
 from kdrv.guest.session import Guest, Session
 from kdrv.machine.contract import BootSpec, MachineEnded
 from kdrv.machine.reports import Report, judge, parse_kmemleak
-from kdrv.sim.faults import FaultKind
+from kdrv.sim import allocfail, dmamap, removal
+from kdrv.sim.faults import FACTS, FaultKind, Side
 from kdrv.sim.machine import SimMachine
-from kdrv.sim.world import SimWorld
 from kdrv.testing.driver import Driver, DriverFile, LeftTraces
 from kdrv.testing.scripts import KMEMLEAK, KMEMLEAK_AGE
 from kdrv.testing.traces import code_of
-from kdrv.toolchain.base import Toolchain
 
 BOOT_SECONDS = 60.0
 BOUND_SECONDS = 30.0
@@ -38,8 +35,6 @@ SETTLE_SECONDS = 1.0
 SERVE_TRIES = 3
 HOST_PATIENCE = 5.0
 """How long a kernel may compute, in seconds of the host, while no virtual time passes."""
-FAIL_NTH = "/proc/thread-self/fail-nth"
-NTH_LIMIT = 40
 GUEST_DEVICE = "guest"
 
 
@@ -53,60 +48,9 @@ class Stand:
     bindings: tuple[tuple[str, str], ...] = ()
 
 
-class Bench:
-    """Executes plans for one driver on a plain and perhaps a checked kernel.
+class Run:
+    """A plan being carried out in a machine."""
 
-    ``rivals`` are the same with another driver for the same device in its place, to compare with.
-    """
-
-    def __init__(
-        self,
-        ctx: Context,
-        toolchain: Toolchain,
-        stands: Mapping[bool, Stand],
-        menu: Menu,
-        rivals: Mapping[bool, Stand] | None = None,
-    ) -> None:
-        self.stands = stands
-        self.rivals = rivals or {}
-        self.menu = menu
-        self._ctx = ctx
-        self._toolchain = toolchain
-
-    def run(
-        self,
-        plan: Plan,
-        look: Callable[[SimMachine, Driver], None] | None = None,
-        before: Callable[[Guest], None] | None = None,
-        *,
-        rival: bool = False,
-        patience: float = HOST_PATIENCE,
-    ) -> History:
-        """Run a plan in a fresh machine, with the driver or its rival.
-
-        ``before`` is called before the driver is loaded, ``look`` after it. ``patience`` is as in
-        :class:`~kdrv.sim.world.SimWorld`.
-        """
-        stand = (self.rivals if rival else self.stands)[plan.checked]
-        world = SimWorld(self._ctx, self._toolchain, patience=patience, plan=plan.faults)
-        with world.boot(stand.spec) as machine:
-            run = _Run(machine, stand, self.menu, plan)
-            run.live(look, before)
-            return run.history()
-
-    def judge(self, plan: Plan, history: History) -> list[Violation]:
-        """All that is wrong with a run: broken properties, and where the rival does otherwise."""
-        found = violations(history, self.menu.properties)
-        if not found and plan.checked in self.rivals:
-            names = (
-                self.stands[plan.checked].driver.module,
-                self.rivals[plan.checked].driver.module,
-            )
-            found = differences(history, self.run(plan, rival=True), names)
-        return found
-
-
-class _Run:
     def __init__(self, machine: SimMachine, stand: Stand, menu: Menu, plan: Plan) -> None:
         self._machine = machine
         self._stand = stand
@@ -118,6 +62,8 @@ class _Run:
         self._left: tuple[str, ...] = ()
         self._covered: frozenset[int] = frozenset()
         self._loaded = False
+        self._maps = False
+        self._stray: tuple[str, ...] = ()
         self._serves: bool | None = None
         self._fault: tuple[str, str, tuple[str, ...]] | None = None
         self._ended = ""
@@ -151,6 +97,11 @@ class _Run:
         self._baseline = machine.console.since()
         if before:
             before(guest)
+        if self._plan.checked and guest.exists(dmamap.TRACING):
+            dmamap.start(guest)
+            self._maps = True
+        if any(FACTS[rule.kind].side is Side.GUEST for rule in self._plan.faults.rules):
+            allocfail.prepare(guest)
         driver = Driver(guest, self._stand.driver)
         self._perform(guest, Step("load", {}), "load", lambda call: driver.load())
         self._loaded = driver.loaded
@@ -178,6 +129,11 @@ class _Run:
                 self._covered = offsets(places, code)
             self._unload(guest, driver)
         self._scan(guest)
+        if self._maps:
+            events = dmamap.read(guest)
+            if not events.lost:
+                findings = dmamap.judge(events.events, machine.trace, machine.addresses)
+                self._stray = tuple(str(found) for found in findings.stray)
 
     # --- the plan's steps
 
@@ -281,19 +237,14 @@ class _Run:
         if drawn is None:
             yield
             return
-        nth = drawn.dice.randrange(1, NTH_LIMIT)
+        nth = allocfail.number_of(drawn)
         self._machine.trace.note(self._machine.now, GUEST_DEVICE, f"fault {kind}", {"nth": nth})
-        try:
-            session.write_text(FAIL_NTH, str(nth))
-        except FileNotFoundError:
-            yield
-            return
+        plain = session.begin
+        session.begin = allocfail.failing(session, nth)
         try:
             yield
         finally:
-            if not session.link.lost:
-                with contextlib.suppress(OSError, GuestSilent):
-                    session.write_text(FAIL_NTH, "0")
+            session.begin = plain
 
     def _hung(self) -> bool:
         return any(moment.outcome is Outcome.HUNG for moment in self._moments)
@@ -306,8 +257,10 @@ class _Run:
 
     def _serve(self, call: Call) -> None:
         """After faults have stopped, the device must be bound, or bind, and serve again."""
-        fired = {fault.kind for fault in self._machine.schedule.fired}
-        if FaultKind.SURPRISE_REMOVE in fired or not call.driver.loaded:
+        if self._machine.pulled:
+            step = Step("remove", {})
+            gone = partial(removal.announce, self._machine, call.guest)
+            self._perform(call.guest, step, "serve", lambda _: gone())
             return
         rebind = self._menu.operations.get("bind")
         if rebind:
@@ -366,6 +319,7 @@ class _Run:
             fired=tuple(machine.schedule.fired),
             silent=tuple(machine.schedule.silent()),
             left=self._left,
+            stray=self._stray,
             hash=machine.history(),
             seconds=machine.clock(),
             loaded=self._loaded,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdrv.core.errors import UsageError
-from kdrv.explore.execute import Bench
+from kdrv.explore.bench import Bench
 from kdrv.explore.history import History
 from kdrv.explore.plan import Plan
 from kdrv.sim.machine import SimMachine

@@ -94,7 +94,8 @@ class History:
     """Everything one run showed.
 
     ``hash`` is over console and device trace: the same plan gives the same one. ``states`` are the
-    devices' states at the end. ``left`` is what the driver left behind, in words. ``covered`` are
+    devices' states at the end. ``left`` is what the driver left behind, ``stray`` are accesses of
+    devices to memory that was not mapped for them, in words. ``covered`` are
     offsets into the driver's code that were reached. ``fault`` tells of a device model that ended
     the run. ``loaded`` is whether the driver could be loaded, ``seconds`` virtual time.
     """
@@ -106,6 +107,7 @@ class History:
     fired: tuple[Fired, ...]
     silent: tuple[str, ...]
     left: tuple[str, ...]
+    stray: tuple[str, ...]
     hash: str
     seconds: float
     loaded: bool

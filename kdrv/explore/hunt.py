@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
+from kdrv.explore.bench import Bench
 from kdrv.explore.coverage import marked
-from kdrv.explore.execute import Bench
 from kdrv.explore.generate import Choice, plans
 from kdrv.explore.history import History, Violation
 from kdrv.explore.plan import Plan, Step

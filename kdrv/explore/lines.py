@@ -16,7 +16,8 @@ from pathlib import Path
 
 import demangle
 
-from kdrv.explore.debuginfo import SECTION_SHIFT, DebugInfo, Function, read_debug_info
+from kdrv.explore.coverage import SECTION_SHIFT
+from kdrv.explore.debuginfo import DebugInfo, Function, read_debug_info
 from kdrv.kernel.modinfo import code_sections
 from kdrv.toolchain.base import MODULE
 

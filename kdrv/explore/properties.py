@@ -156,6 +156,13 @@ def _quiet_when_gone(history: History) -> Iterable[Violation]:
             return
 
 
+def _own_memory(history: History) -> Iterable[Violation]:
+    fired = {fault.kind for fault in history.fired}
+    if history.stray and not fired & LATE_DMA:
+        words = f"a device used {history.stray[0]}"
+        yield Violation("own-memory", words, _without_numbers(history.stray[0]), history.stray[1:])
+
+
 def _absences(moments: Iterable[Moment]) -> list[tuple[int, int]]:
     """When the driver had no business with its device: between an unbinding and the next probe."""
     spans: list[tuple[int, int]] = []
@@ -191,6 +198,7 @@ PROPERTIES = (
     Property("returns", "every call returns within a bound of virtual time", _returns),
     Property("right-answer", "an answer is right, or an error, unless a fault deceived", _right),
     Property("quiet-when-gone", "no access and no DMA while unbound", _quiet_when_gone),
+    Property("own-memory", "devices use only memory that is mapped for them", _own_memory),
     Property("serves-again", "once faults stop, the device binds and serves", _serves),
     Property("no-trace", "unloading leaves nothing behind", _no_traces),
     Property("no-trace", "an unused driver can be unloaded", _unloads),

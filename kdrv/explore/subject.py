@@ -11,8 +11,9 @@ from kdrv.core.context import Context
 from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.core.project import Project
 from kdrv.explore.acts import bind
+from kdrv.explore.bench import Bench
 from kdrv.explore.declare import Menu, Operation, declares, load_menu
-from kdrv.explore.execute import Bench, Stand
+from kdrv.explore.execute import Stand
 from kdrv.explore.history import History
 from kdrv.explore.plan import Plan
 from kdrv.explore.properties import violations

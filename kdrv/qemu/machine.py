@@ -144,7 +144,10 @@ class QemuMachine:
         time.sleep(seconds)
 
     def describe(self) -> str:
-        """QEMU's command line with the console on the terminal instead of on our pipes."""
+        """QEMU's command line with the console on the terminal instead of on our pipes.
+
+        A device that kdrv plays answers only as long as this machine runs.
+        """
         return self._reproducer
 
     def why(self) -> MachineEnded | KdrvError:

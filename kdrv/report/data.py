@@ -10,11 +10,13 @@ from typing import Any
 
 
 def to_data(value: object) -> Any:
-    """Dataclasses become objects, paths and enums strings, tuples and sets lists."""
+    """Dataclasses become objects, paths and enums strings, bytes hex, tuples and sets lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

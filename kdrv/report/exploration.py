@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,6 +161,43 @@ def _exactness(one: Replay) -> str:
     if changed:
         return f"another one, as the {' and the '.join(changed)} changed"
     return click.style("not the recorded one, although driver and kernel are", fg=YELLOW)
+
+
+def campaign_data(
+    result: CampaignResult, subject: Subject, bugs: Sequence[Bug]
+) -> dict[str, object]:
+    """A campaign for programs: figures, and each bug with its folder instead of its history."""
+    lines = coverage_of(result, subject)
+    left_out = ("bugs", "covered", "met")
+    figures = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in left_out}
+    return {
+        "campaign": {
+            **figures,
+            "ok": result.ok,
+            "places_covered": len(result.covered),
+            "lines_covered": lines.covered if lines else None,
+            "lines_reachable": lines.reachable if lines else None,
+        },
+        "bugs": [
+            {
+                "folder": bug.folder,
+                "violation": found.violation,
+                "fingerprint": found.violation.fingerprint,
+                "met": result.met.get(found.violation.fingerprint, 1),
+                "steps": len(found.plan.steps),
+                "shrunk_from": found.shrunk_from,
+                "replay": bug.record.replay,
+            }
+            for found, bug in zip(result.bugs, bugs, strict=True)
+        ],
+    }
+
+
+def replay_data(bug: Bug, one: Replay) -> dict[str, object]:
+    """A replay for programs; its history is the bug's, as the hash says, or can be had again."""
+    left_out = ("plan", "history")
+    told = {f.name: getattr(one, f.name) for f in fields(one) if f.name not in left_out}
+    return {"bug": bug.name, "ok": one.ok, "hash": one.history.hash, **told}
 
 
 def coverage_of(result: CampaignResult, subject: Subject) -> LineCoverage | None:

@@ -58,6 +58,7 @@ def history(
         fired=(),
         silent=(),
         left=(),
+        stray=(),
         hash="h",
         seconds=1.0,
         loaded=True,
@@ -150,6 +151,7 @@ def test_nothing_is_wrong_with_a_good_run() -> None:
             history(moment("echo", Outcome.ERROR, phase="serve", errno="EIO"), serves=False),
             "serves-again",
         ),
+        (history(stray=("memory that was never mapped",)), "own-memory"),
         (history(fault=("edu: access outside", "driver", ())), "legal-access"),
         (
             history(console=("[    1.000000] WARNING: CPU: 0 PID: 1 at drivers/x.c:12 f+0x1/0x2",)),

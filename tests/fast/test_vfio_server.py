@@ -686,30 +686,39 @@ def test_a_model_that_never_answers_is_named_and_can_be_left(
         Probe.released.set()
 
 
-def test_a_diagnosis_has_the_last_accesses() -> None:
+def test_a_diagnosis_has_what_was_last_on_the_bus() -> None:
     with serve() as served:
         for value in range(9):
             served.client.write(0, 0x10, 4, value)
         served.client.read(0, 0x10, 4)
+        served.client.write(0, 0x20, 4, 1)
         lines = served.server.diagnose()
-    assert len(lines) == 5
-    assert lines[-2:] == (
+    assert len(lines) == 8
+    assert lines[-4:] == (
         "last on the bus: probe: BAR0+0x10 word/4 <- 0x8",
         "last on the bus: probe: BAR0+0x10 word/4 -> 0x8",
+        "last on the bus: probe: BAR0+0x20 signal/4 <- 0x1",
+        "last on the bus: probe: interrupt dropped vector=1",
     )
 
 
-def test_a_connection_that_ends_can_be_opened_again(memory: int) -> None:
-    with serve() as served:
+def test_nothing_happens_in_a_device_that_qemu_has_let_go_of(memory: int) -> None:
+    class Busy(Probe):
+        @Probe.later.on_write
+        def _later(self, nanoseconds: int) -> None:
+            self.after(nanoseconds, lambda: self.dma.write(0, b"late"))
+
+    with serve(Busy) as served:
         served.client.map(0, PAGE, memory)
-        served.client.socket.close()
-        with contextlib.closing(Client(served.server.place / "d1").socket):
-            pass
+        served.client.write(0, 0x24, 4, 50_000_000)
+        served.client.socket.shutdown(socket.SHUT_WR)
+        assert served.over()
         again = Client(served.server.place / "d1")
-        again.map(0, PAGE, memory)
-        assert again.read(CONFIG, 0, 2) == 0x1234
+        assert again.socket.recv(1) == b"", "QEMU does not come back"
         again.socket.close()
+        assert not served.ended.wait(0.1)
         assert served.server.fault is None
+        assert os.pread(memory, 4, 0) == bytes(4)
 
 
 def test_models_come_and_go_while_others_are_served() -> None:

@@ -55,9 +55,9 @@ def test_a_correct_driver_is_left_alone(project: Path, kdrv: Kdrv) -> None:
     assert said.status == 0, said.out + said.err
     campaign = said.data["campaign"]
     assert campaign["runs"] >= 60
-    assert campaign["bugs"] == []
+    assert said.data["bugs"] == []
     assert sum(campaign["fired"].values()) > 20
-    assert campaign["covered"], "KCOV has seen nothing of the driver"
+    assert campaign["lines_covered"] > 20, "KCOV has seen hardly anything of the driver"
     assert campaign["virtual_seconds"] > campaign["seconds"]
 
 
@@ -88,7 +88,7 @@ def test_a_bug_replays_byte_for_byte_and_can_be_edited(broken: Path, kdrv: Kdrv)
     (calm / BUG).write_text((bug.folder / BUG).read_text())
     said = kdrv("replay", calm, "--json")
     assert said.status == 0, said.out
-    assert said.data["replay"]["exact"] is False
+    assert said.data["exact"] is False
 
 
 def test_a_mended_driver_is_seen_to_be_mended(broken: Path, kdrv: Kdrv) -> None:

@@ -209,7 +209,7 @@ class Server:
 
     def _accept(self, listener: socket.socket, slot: Slot) -> None:
         connection, _ = listener.accept()
-        if any(session.slot is slot for session in self._sessions.values()):
+        if slot.gone or any(session.slot is slot for session in self._sessions.values()):
             connection.close()
         else:
             self._sessions[connection] = Session(slot, connection)

@@ -22,8 +22,8 @@ from kdrv.qemu.vfiouser.memory import DmaMemory
 from kdrv.qemu.vfiouser.wire import Irq
 
 Result = TypeVar("Result")
-RECENT = 5
-"""How many accesses are kept for a diagnosis."""
+RECENT = 8
+"""How many accesses and events are kept for a diagnosis."""
 STUCK_SECONDS = 1.0
 _CONTROL = 12
 """Where the mask bit of an MSI-X table entry is."""
@@ -62,8 +62,10 @@ class Slot:
                 Irq.MSIX: model.msix.vectors if model.msix else 0,
             }
         )
+        self.gone = False
+        """Whether QEMU has let go of the device: nothing happens in it from then on."""
         self._clock = clock
-        self._recent: deque[BarAccess] = deque(maxlen=RECENT)
+        self._recent: deque[BarAccess | str] = deque(maxlen=RECENT)
         self._doing = ""
         self._since = 0.0
         make: Callable[..., PciDevice] = model
@@ -79,7 +81,7 @@ class Slot:
     def after(self, delay: int, callback: Callable[[], None]) -> Scheduled:
         """See :class:`~kdrv.devices.host.Host`."""
         what = f"timer {getattr(callback, '__qualname__', 'callback')}"
-        return self._clock.after(delay, lambda: self.guard(what, callback))
+        return self._clock.after(delay, lambda: None if self.gone else self.guard(what, callback))
 
     def dma_read(self, address: int, length: int) -> bytes:
         """See :class:`~kdrv.devices.host.Host`."""
@@ -102,7 +104,10 @@ class Slot:
         return None
 
     def note(self, event: str, values: Mapping[str, Value]) -> None:
-        """See :class:`~kdrv.devices.host.Host`: there is no record to put it on."""
+        """See :class:`~kdrv.devices.host.Host`: kept for a diagnosis only."""
+        self._recent.append(
+            " ".join([event, *(f"{name}={value}" for name, value in values.items())])
+        )
 
     # --- what QEMU asks for
 
@@ -187,10 +192,11 @@ class Slot:
         return f"{self.name}: the device model has been busy for {seconds:.0f} s with a {doing}"
 
     def recently(self) -> tuple[str, ...]:
-        """The last accesses to its BARs, oldest first."""
-        return tuple(f"last on the bus: {self.name}: {access}" for access in tuple(self._recent))
+        """The last accesses to its BARs and events of its own, oldest first."""
+        return tuple(f"last on the bus: {self.name}: {event}" for event in tuple(self._recent))
 
     def close(self) -> None:
         """Let go of memory and interrupts: QEMU has closed the connection."""
+        self.gone = True
         self.irqs.close()
         self.memory.clear()

@@ -94,14 +94,20 @@ class _Diagram:
         """Instants: a hairline each, and a label where there is room for one."""
         first = self._layout.ticks[0].at if self._layout.ticks else 0
         taken = [(gap.x - BREAK_ROOM, gap.x + BREAK_ROOM) for gap in self._layout.breaks]
+        last = ""
         for tick in self._layout.ticks:
             yield path(f"M{tick.x:.1f} {AXIS}V{self._bottom:.1f}", class_="instant")
             label = span(tick.at - first) if tick.at > first else f"{tick.at / 1e9:.6f} s +"
             end = tick.x + CHARACTER * len(label)
             inside = end < self._layout.width
-            if not inside or any(tick.x < right + 10 and left < end + 10 for left, right in taken):
+            if (
+                label == last
+                or not inside
+                or any(tick.x < right + 10 and left < end + 10 for left, right in taken)
+            ):
                 continue
             taken.append((tick.x, end))
+            last = label
             text = element("text", label, title(exact(tick.at)), x=tick.x, y=18, class_="tick")
             yield group(path(f"M{tick.x:.1f} 23V{AXIS}", class_="stem"), text)
 
@@ -130,7 +136,8 @@ class _Diagram:
         for event, x in self._events:
             top = self._tops.get(f"device {event.device}", AXIS - MARK)
             if event.kind in (Kind.FAULT, Kind.VIOLATION):
-                yield path(f"M{x:.1f} {AXIS}V{self._bottom:.1f}", class_=f"across {event.kind}")
+                end = top + MARK if event.device else self._bottom
+                yield path(f"M{x:.1f} {AXIS}V{end:.1f}", class_=f"across {event.kind}")
             yield self._mark(event, x, top + MARK)
 
     def _mark(self, event: Event, x: float, y: float) -> Markup:
