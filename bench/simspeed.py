@@ -8,7 +8,6 @@ worlds, so that a drift of the machine's speed hits all.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import struct
 import tempfile
@@ -25,6 +24,7 @@ from kdrv.kernel.arch import Arch
 from kdrv.machine.contract import World
 from kdrv.qemu.world import QemuWorld
 from kdrv.scaffold.api import ScaffoldRequest, create
+from kdrv.sim.host import settle
 from kdrv.sim.machine import SimMachine
 from kdrv.sim.world import SimWorld
 from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
@@ -138,8 +138,7 @@ def main() -> None:
     ctx = Context()
     with tempfile.TemporaryDirectory() as scratch:
         found = subjects(ctx, Path(scratch), checked=not chosen.plain_only)
-        # One core, for all that is started from here.
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        settle(0)
         times = measure(found, chosen.rounds)
     goals = {"sim": PLAIN_GOAL, "sim checked": CHECKED_GOAL}
     for one in times:

@@ -19,6 +19,8 @@ DMA_RUN, DMA_TO_HOST, DMA_RAISE = 0x1, 0x2, 0x4
 BUFFER, BUFFER_BYTES = 0x40000, 4096
 DMA_NS = 100_000_000
 FACTORIAL_NS, FACTORIAL_STEP_NS = 10_000, 10
+GIVEN_UP_NS = 10_000_000_000
+"""How long a unit whose command the firmware has given up stays busy: it has no reset."""
 STEPS = 100_000
 """More multiplications than this take no longer: a product of 34 factors is 0 modulo 2**32."""
 
@@ -63,6 +65,8 @@ class Edu(PciDevice):
         self.status |= COMPUTING
         if self.fault("fw_error") is None:
             self.after(FACTORIAL_NS + FACTORIAL_STEP_NS * min(value, STEPS), self._computed)
+        else:
+            self.after(GIVEN_UP_NS, self._give_up_computing)
 
     def _computed(self) -> None:
         product = 1
@@ -116,6 +120,14 @@ class Edu(PciDevice):
             self.dma_command = value
             if self.fault("fw_error") is None:
                 self.after(DMA_NS, self._transfer)
+            else:
+                self.after(GIVEN_UP_NS, self._give_up_transfer)
+
+    def _give_up_computing(self) -> None:
+        self.status &= ~COMPUTING
+
+    def _give_up_transfer(self) -> None:
+        self.dma_command &= ~DMA_RUN
 
     def _transfer(self) -> None:
         if self.dma_command & DMA_TO_HOST:

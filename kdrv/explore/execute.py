@@ -31,7 +31,9 @@ from kdrv.testing.traces import code_of
 BOOT_SECONDS = 60.0
 BOUND_SECONDS = 30.0
 """How much virtual time one call into the driver may take."""
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 15.0
+"""How long a device may need to be itself again once nothing goes wrong any more."""
+RETRY_SECONDS = 1.0
 SERVE_TRIES = 3
 HOST_PATIENCE = 5.0
 """How long a kernel may compute, in seconds of the host, while no virtual time passes."""
@@ -262,6 +264,11 @@ class Run:
             gone = partial(removal.announce, self._machine, call.guest)
             self._perform(call.guest, step, "serve", lambda _: gone())
             return
+        file = self._stand.driver
+        if file.path and file.module not in {module.name for module in call.guest.modules()}:
+            # A step has unloaded it and failed to load it again.
+            load = partial(call.guest.load, file.path, file.params)
+            self._perform(call.guest, Step("load", {}), "serve", lambda _: load())
         rebind = self._menu.operations.get("bind")
         if rebind:
             self._perform(call.guest, Step("bind", {}), "serve", lambda _: rebind.run(call))
@@ -278,7 +285,7 @@ class Run:
                 )
                 if moment.outcome in (Outcome.OK, Outcome.HUNG):
                     break
-                call.guest.sleep(SETTLE_SECONDS)
+                call.guest.sleep(RETRY_SECONDS)
             self._serves = moment.outcome is Outcome.OK and self._serves is not False
             if moment.outcome is Outcome.HUNG:
                 return
@@ -290,10 +297,6 @@ class Run:
         self._files.clear()
 
     def _unload(self, guest: Guest, driver: Driver) -> None:
-        file = self._stand.driver
-        if file.path and file.module not in {module.name for module in guest.modules()}:
-            # A step has unloaded it and failed to load it again.
-            guest.load(file.path, file.params)
         self._perform(guest, Step("unload", {}), "unload", lambda _: driver.unload())
 
     def _scan(self, guest: Guest) -> None:

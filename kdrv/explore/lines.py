@@ -7,6 +7,7 @@ the line that calls it, too. Lines with code but without a site are told by the 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import demangle
 
-from kdrv.explore.coverage import SECTION_SHIFT
+from kdrv.explore.coverage import SECTION_SHIFT, of_kernel
 from kdrv.explore.debuginfo import DebugInfo, Function, read_debug_info
 from kdrv.kernel.modinfo import code_sections
 from kdrv.toolchain.base import MODULE
@@ -39,13 +40,26 @@ class Line:
 
 @dataclass(frozen=True)
 class FunctionLines:
-    """A function of the source and how many of the lines with sites in it were ``covered``."""
+    """A function of the source, where it begins, and its ``lines`` with sites, by file and number.
+
+    ``hit`` are those of them that were reached.
+    """
 
     name: str
     file: str
     line: int
-    covered: int
-    reachable: int
+    lines: frozenset[tuple[str, int]]
+    hit: frozenset[tuple[str, int]]
+
+    @property
+    def reachable(self) -> int:
+        """How many lines KCOV can report."""
+        return len(self.lines)
+
+    @property
+    def covered(self) -> int:
+        """How many of them it did."""
+        return len(self.hit)
 
     @property
     def share(self) -> float:
@@ -121,6 +135,48 @@ def _stack(info: DebugInfo, site: int) -> Iterator[tuple[Function, str, int]]:
         yield scope.function, file, line
 
 
+def together(found: Iterable[LineCoverage]) -> LineCoverage:
+    """The coverage of one source by several builds of it, such as for the two kernels."""
+    lines: dict[str, dict[int, Line]] = defaultdict(dict)
+    beside: dict[str, dict[int, bool]] = defaultdict(dict)
+    every = list(found)
+    for one in every:
+        for file, own in one.lines.items():
+            for number, line in own.items():
+                same = lines[file].get(number, Line(0, 0))
+                lines[file][number] = Line(line.sites + same.sites, line.hit + same.hit)
+    for one in every:
+        for file, near in one.beside.items():
+            for number, hit in near.items():
+                if number not in lines.get(file, {}):
+                    beside[file][number] = hit or beside[file].get(number, False)
+    functions = _merged(function for one in every for function in one.functions)
+    return LineCoverage(dict(lines), dict(beside), functions)
+
+
+def campaign_lines(
+    modules: Mapping[bool, Path], places: frozenset[int], below: str = MODULE
+) -> LineCoverage:
+    """The lines that a campaign reached.
+
+    ``modules`` are the driver's builds for the plain (False) and the checked kernel, ``places``
+    what :class:`~kdrv.explore.campaign.CampaignResult` has as ``covered``.
+    """
+    return together(
+        line_coverage(module, of_kernel(places, checked), below)
+        for checked, module in sorted(modules.items())
+    )
+
+
+def sources(coverage: LineCoverage, directory: Path) -> dict[str, str]:
+    """The text of the files that there are lines of, as far as they are still there."""
+    found = {}
+    for name in coverage.lines:
+        with contextlib.suppress(OSError):
+            found[name] = (directory / name).read_text(errors="replace")
+    return found
+
+
 def _relative(file: str, below: str) -> str:
     """A file's path in the driver's directory; empty for one of somewhere else."""
     if not file.startswith(f"{below}/") or file.endswith(GENERATED):
@@ -164,18 +220,28 @@ def _functions(
     below: str,
 ) -> tuple[FunctionLines, ...]:
     """Functions by place; a closure counts for the function that it is written in."""
-    merged: dict[tuple[str, str], tuple[int, set[tuple[str, int]], set[tuple[str, int]]]] = {}
-    for function, places in functions.items():
-        key = (_relative(function.file, below), readable(function.symbol))
-        first, reachable, covered = merged.get(key, (function.line, set(), set()))
-        reachable |= {(file, line) for file, line, _ in places}
-        covered |= {(file, line) for file, line, site in places if site in hit}
-        merged[key] = (min(first, function.line), reachable, covered)
     found = [
-        FunctionLines(name, file, first, len(covered), len(reachable))
-        for (file, name), (first, reachable, covered) in merged.items()
+        FunctionLines(
+            readable(function.symbol),
+            _relative(function.file, below),
+            function.line,
+            frozenset((file, line) for file, line, _ in places),
+            frozenset((file, line) for file, line, site in places if site in hit),
+        )
+        for function, places in functions.items()
     ]
-    return tuple(sorted(found, key=lambda one: (one.file, one.line, one.name)))
+    return _merged(found)
+
+
+def _merged(found: Iterable[FunctionLines]) -> tuple[FunctionLines, ...]:
+    """Functions of one name in one file as one, in the order of the source."""
+    merged: dict[tuple[str, str], FunctionLines] = {}
+    for one in found:
+        key = (one.file, one.name)
+        same = merged.get(key, one)
+        first = min(one.line, same.line)
+        merged[key] = FunctionLines(*key[::-1], first, one.lines | same.lines, one.hit | same.hit)
+    return tuple(sorted(merged.values(), key=lambda one: (one.file, one.line, one.name)))
 
 
 def readable(symbol: str) -> str:

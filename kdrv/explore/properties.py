@@ -23,6 +23,8 @@ HARMLESS_AFTER = {
     Kind.IRQ: frozenset({FaultKind.IRQ_STORM, FaultKind.IRQ_SPURIOUS, FaultKind.IRQ_DUPLICATE}),
 }
 FOREVER = 1 << 63
+PROBING = frozenset({"load", "bind", "unload_and_load"})
+"""Operations in which a driver may be bound to its device."""
 LATE_DMA = frozenset({FaultKind.DMA_AFTER_FREE, FaultKind.DMA_LATE})
 
 
@@ -141,8 +143,9 @@ def _serves(history: History) -> Iterable[Violation]:
 def _quiet_when_gone(history: History) -> Iterable[Violation]:
     fired = {fault.kind for fault in history.fired}
     absent = _absences(history.moments)
+    probing = [(m.began, m.ended) for m in history.moments if m.does in PROBING]
     for record in history.trace if absent else ():
-        if not any(begin < record.at < end for begin, end in absent):
+        if not _within(record.at, absent) or _within(record.at, probing):
             continue
         if isinstance(record, Access):
             words = f"the driver touches the device after it was unbound: {record.words()}"
@@ -163,15 +166,18 @@ def _own_memory(history: History) -> Iterable[Violation]:
         yield Violation("own-memory", words, _without_numbers(history.stray[0]), history.stray[1:])
 
 
+def _within(at: int, spans: Iterable[tuple[int, int]]) -> bool:
+    return any(begin <= at <= end for begin, end in spans)
+
+
 def _absences(moments: Iterable[Moment]) -> list[tuple[int, int]]:
     """When the driver had no business with its device: between an unbinding and the next probe."""
     spans: list[tuple[int, int]] = []
     gone: int | None = None
     for moment in sorted(moments, key=lambda each: each.ended):
-        probes = moment.does in ("bind", "unload_and_load", "load")
         if moment.does == "unbind" and moment.value is not None:
             gone = moment.ended
-        elif probes and gone is not None:
+        elif moment.does in PROBING and gone is not None:
             # A probe that failed has touched the device, too; what comes after it must not.
             spans.append((gone, moment.began))
             gone = moment.ended if moment.outcome is Outcome.ERROR else None

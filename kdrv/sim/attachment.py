@@ -98,10 +98,10 @@ class Attachment(Generic[Model]):
         """See :class:`~kdrv.devices.host.Host`."""
         self.trace.note(self.now, self.name, event, values)
 
-    def _store(self, address: int, data: bytes) -> None:
+    def _store(self, address: int, data: bytes, injected: bool) -> None:
         def store() -> None:
             self._memory().write(address, data)
-            self.trace.add(DmaAccess(self.now, self.name, True, address, data))
+            self.trace.add(DmaAccess(self.now, self.name, True, address, data, injected))
 
         self.guard(f"DMA write of {len(data)} bytes to {address:#x}", store)
 

@@ -4,11 +4,12 @@ The kernel's own trace events tell (Linux ``include/trace/events/dma.h``): :func
 on in a guest, :func:`read` gives them as records, and :func:`judge` holds them against what the
 device did. On ``ARCH=um`` a bus address is a physical one, so the addresses are the same.
 
-**Time.** The kernel stamps its events by its monotonic clock, in microseconds; no virtual time
-passes while it computes. So what lies within :data:`GRACE` of the moment of a mapping's end or
-beginning counts as inside: a device that ends a transfer in the very moment in which the driver
-unmaps its memory is not accused. Coherent memory gets no more than that: where the driver asked for
-100 bytes, the rest of the page is not the device's.
+**Time.** The kernel stamps its events in whole microseconds by its monotonic clock, which is
+virtual time to within one of them; no virtual time passes while it computes. So what lies within
+:data:`GRACE` of the moment of a mapping's end or beginning counts as inside: a device that ends a
+transfer in the very moment in which the driver unmaps its memory is not accused. Coherent memory
+gets no more than that: where the driver asked for 100 bytes, the rest of the page is not the
+device's.
 """
 
 from __future__ import annotations
@@ -203,7 +204,8 @@ def judge(
     """Hold what the devices did against what was mapped.
 
     ``addresses`` gives the kernel's name of each device by its name in ``trace``
-    (:attr:`kdrv.sim.machine.SimMachine.addresses`); other devices are left alone.
+    (:attr:`kdrv.sim.machine.SimMachine.addresses`); other devices are left alone, and so is what
+    faults made of an access (``dma_late``, ``dma_after_free``), for which no driver can be blamed.
     """
     spans: dict[str, list[_Span]] = {}
     for event in sorted(events, key=lambda each: each.at):
@@ -215,7 +217,8 @@ def judge(
     stray = [
         found
         for record in trace
-        if isinstance(record, DmaAccess) and record.data and record.device in addresses
+        if isinstance(record, DmaAccess) and record.data and not record.injected
+        if record.device in addresses
         if (found := _stray(record, spans.get(addresses[record.device], [])))
     ]
     left = [span.event for mine in spans.values() for span in mine if span.end is None]

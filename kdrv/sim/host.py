@@ -7,6 +7,7 @@ may differ, those of one never do.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,3 +39,13 @@ def host_cpu(cpuinfo: Path = CPUINFO) -> HostCpu:
 def this_host() -> HostCpu:
     """The processor of this machine, looked up once."""
     return host_cpu()
+
+
+def settle(number: int) -> None:
+    """Keep this process, and the kernels it starts from now on, on one of its processors.
+
+    A simulated machine is two processes that never run at the same time; to wake one on another
+    processor takes longer than most of what it then does. ``number`` tells workers apart.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {allowed[number % len(allowed)]})

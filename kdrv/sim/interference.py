@@ -26,7 +26,8 @@ class Place:
 class Interference:
     """What goes wrong around one device.
 
-    ``deliver`` hands an interrupt to the kernel, ``store`` puts bytes into memory; both act now.
+    ``deliver`` hands an interrupt to the kernel, ``store`` puts bytes into memory and is
+    told whether a fault has put it off; both act now.
     ``gone`` says that the device was pulled out, ``silent`` that it does not answer now.
     """
 
@@ -37,7 +38,7 @@ class Interference:
         trace: Trace,
         schedule: Schedule,
         deliver: Callable[[int], None],
-        store: Callable[[int, bytes], None],
+        store: Callable[[int, bytes, bool], None],
     ) -> None:
         self.gone = False
         self._device = device
@@ -139,9 +140,9 @@ class Interference:
         if late := self.draw(FaultKind.DMA_LATE):
             self._store_later(late[0], address, data)
         else:
-            self._store(address, data)
+            self._store(address, data, False)
         if again := self.draw(FaultKind.DMA_AFTER_FREE):
             self._store_later(again[0], address, data)
 
     def _store_later(self, delay: int, address: int, data: bytes) -> None:
-        self._clock.after(delay, lambda: None if self.silent else self._store(address, data))
+        self._clock.after(delay, lambda: None if self.silent else self._store(address, data, True))

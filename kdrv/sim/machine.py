@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from kdrv.sim.trace import Trace, history_hash
 from kdrv.sim.wire import ProtocolError
 
 EXIT_DEADLINE = 3.0
+PIECE = 1 << 16
 KILLED = -9
 
 
@@ -122,8 +124,8 @@ class SimMachine:
 
     def watch(self) -> None:
         """Take over what the kernel has printed; called whenever it stands still."""
-        data = self._output.read()
-        if data:
+        # Not by read(): it asks the file for its size first, and this is done at every message.
+        while data := os.read(self._output.fileno(), PIECE):
             before = self.console.mark()
             self.console.feed(data)
             self.line_times += [self.now] * (self.console.mark() - before)

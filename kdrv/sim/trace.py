@@ -60,11 +60,15 @@ class ConfigAccess(Record):
 
 @dataclass(frozen=True, slots=True)
 class DmaAccess(Record):
-    """The device's access to memory; ``write`` is towards memory."""
+    """The device's access to memory; ``write`` is towards memory.
+
+    ``injected`` says that it happened there and then because of a fault, not by the device's doing.
+    """
 
     write: bool
     address: int
     data: bytes
+    injected: bool = False
 
     def words(self) -> str:
         """See :class:`Record`."""

@@ -187,6 +187,12 @@ def test_an_access_after_unbinding_is_seen() -> None:
         history(UNBOUND, moment("bind", at=4_000, value="x"), trace=(ACCESS,)),
         history(UNBOUND, moment("bind", Outcome.ERROR, at=4_500, errno="EIO"), trace=(ACCESS,)),
         history(UNBOUND, moment("unload_and_load", at=4_000), trace=(ACCESS,)),
+        history(
+            replace(moment("unload_and_load", at=500), ended=6_000),
+            UNBOUND,
+            moment("unload_and_load", Outcome.ERROR, at=3_000, errno="EBUSY"),
+            trace=(ACCESS,),
+        ),
     ],
 )
 def test_an_access_of_a_bound_or_probing_driver_is_its_right(run: History) -> None:

@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
+        return re.sub("[ \n\t]+", " ", " ".join(self.words))
 
     def count(self, tag: str, class_: str) -> int:
         return sum(
@@ -118,7 +118,11 @@ def result(*bugs: Found) -> CampaignResult:
 COVERAGE = LineCoverage(
     {"a.c": {2: SourceLine(3, 1), 4: SourceLine(1, 0)}},
     {"a.c": {3: True}},
-    (FunctionLines("probe", "a.c", 1, 1, 2),),
+    (
+        FunctionLines(
+            "probe", "a.c", 1, frozenset({("a.c", 2), ("a.c", 4)}), frozenset({("a.c", 2)})
+        ),
+    ),
 )
 
 
@@ -201,7 +205,9 @@ def everywhere(evil: str) -> tuple[CampaignResult, LineCoverage, dict[str, str],
     found = Found(violation, plan, shown, 1, 1)
     campaign = replace(result(found), identity=Identity(evil, evil, evil, evil), operations=(evil,))
     coverage = LineCoverage(
-        {evil: {1: SourceLine(1, 1)}}, {evil: {}}, (FunctionLines(evil, evil, 1, 1, 1),)
+        {evil: {1: SourceLine(1, 1)}},
+        {evil: {}},
+        (FunctionLines(evil, evil, 1, frozenset({(evil, 1)}), frozenset()),),
     )
     return campaign, coverage, {evil: evil}, evil
 
@@ -216,8 +222,9 @@ def test_no_text_becomes_markup() -> None:
 
 
 def test_no_control_character_is_left() -> None:
-    campaign, coverage, sources, title = everywhere(EVIL + "\ud800")
-    text = campaign_page(campaign, coverage, sources, title)
+    campaign, coverage, sources, title = everywhere(EVIL)
+    sources["b.c"] = "\ud800"
+    text = campaign_page(campaign, coverage, sources, title + "\ud800")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", text)
     text.encode()
 

@@ -9,7 +9,7 @@ import pytest
 from kdrv.explore.history import Moment, Outcome, Violation
 from kdrv.report.html.charts import MOST_POINTS, nice, steps
 from kdrv.report.html.events import Kind, lane_of, sequence
-from kdrv.report.html.layout import LONG, TORN, lay_out, widest
+from kdrv.report.html.layout import LONG, MOST_BREAKS, TORN, clear_part, lay_out
 from kdrv.report.html.text import clean, cut, percent, span
 from kdrv.report.html.timeline import timeline
 from kdrv.sim.trace import Access, ConfigAccess, Record
@@ -64,6 +64,40 @@ def test_enumeration_is_left_out_and_later_config_accesses_are_one() -> None:
     assert [(e.at, e.times) for e in events if e and e.kind is Kind.CONFIG] == [(30, 3), (50, 1)]
 
 
+def poll(at: int) -> Access:
+    return Access(at, "edu", False, 0, 4, 4, 0x80, "status")
+
+
+def test_polls_are_one_event_up_to_where_an_operation_ends() -> None:
+    trace = tuple(poll(at) for at in range(20, 50, 5))
+    shown = sequence(history(trace, (moment(0, 10, 33), moment(1, 11, 60, 1))), None)
+    events = [p.event for p in shown.points if p.event and p.event.kind is Kind.READ]
+    assert [(e.at, e.end, e.times) for e in events] == [(20, 30, 3), (35, 45, 3)]
+    picture, _ = timeline(history(trace, (moment(0, 10, 33),)))
+    assert ">status = 0x80 \N{MULTIPLICATION SIGN}3</text>" in picture
+
+
+def test_writes_are_each_their_own() -> None:
+    trace = tuple(Access(at, "edu", True, 0, 4, 4, 1, "ack") for at in (20, 21))
+    shown = sequence(history(trace, (moment(0, 10, 33),)), None)
+    assert sum(bool(p.event and p.event.kind is Kind.WRITE) for p in shown.points) == 2
+
+
+def test_the_time_of_polls_breaks_nothing() -> None:
+    trace = (poll(300), poll(300 + 10 * LONG), read(400 + 10 * LONG))
+    shown = sequence(history(trace, (moment(0, 50, 500 + 10 * LONG),)), None)
+    assert lay_out(shown.points).breaks == ()
+
+
+def test_only_the_longest_gaps_break_the_axis() -> None:
+    even = tuple(read(at * LONG * 2) for at in range(1, 100))
+    trace = (*even, read(10**12), read(2 * 10**12))
+    breaks = lay_out(sequence(history(trace, ()), None).points).breaks
+    assert [gap.nanoseconds for gap in breaks] == [10**12 - 99 * 2 * LONG, 10**12]
+    many = tuple(read(LONG * 2 * 2**at) for at in range(40))
+    assert len(lay_out(sequence(history(many, ()), None).points).breaks) == MOST_BREAKS
+
+
 def test_a_long_run_shows_its_end() -> None:
     trace = tuple(read(at) for at in range(1000, 2000))
     shown = sequence(history(trace, (moment(0, 10, 20), moment(1, 30, 5000))), None, most=50)
@@ -102,11 +136,12 @@ def test_a_bar_has_room_for_its_label_beside_a_break() -> None:
     assert ">op0()  ok</text>" in picture
 
 
-def test_the_widest_part_is_between_breaks() -> None:
+def test_a_label_is_in_the_first_part_that_holds_it() -> None:
     (gap,) = lay_out(sequence(history((), (moment(0, 100, 10**12),)), None).points).breaks
-    left, right = widest(0, 10_000, [gap])
-    assert (left, right) == (gap.x + TORN, 10_000)
-    assert widest(gap.x + 20, gap.x + 90, [gap]) == (gap.x + 20, gap.x + 90)
+    assert clear_part(0, 10_000, [gap], 1_000) == (gap.x + TORN, 10_000)
+    assert clear_part(0, 10_000, [gap], gap.x - TORN) == (0, gap.x - TORN)
+    assert clear_part(0, 10_000, [gap], 20_000) == (gap.x + TORN, 10_000)
+    assert clear_part(gap.x + 20, gap.x + 90, [gap], 10) == (gap.x + 20, gap.x + 90)
 
 
 def test_a_run_of_which_nothing_is_known_has_a_picture() -> None:

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from kdrv.explore.coverage import marked
 from kdrv.explore.debuginfo import read_debug_info
-from kdrv.explore.lines import LineCoverage, line_coverage, readable
+from kdrv.explore.lines import (
+    LineCoverage,
+    campaign_lines,
+    line_coverage,
+    readable,
+    sources,
+    together,
+)
 
 RECORDED = Path(__file__).parent / "recordings" / "lines"
 # Where the calls return to, as objdump shows them; sections count from 0.
@@ -85,6 +93,32 @@ def test_lines_of_rust_in_sections_of_their_own() -> None:
         "Small::reached",
         "<Small as Drop>::drop",
     ]
+
+
+def test_both_kernels_tell_of_one_source() -> None:
+    modules = {False: RECORDED / "small_c.o", True: RECORDED / "small_clang.o"}
+    places = frozenset({GCC[0]}) | marked(frozenset({CLANG[2]}), checked=True)
+    both = campaign_lines(modules, places)
+    assert figures(both)[14] == (1, 2)  # by clang's code
+    assert figures(both)[13] == (1, 1)  # by gcc's
+    assert figures(both)[23] == (0, 1)
+    assert both.beside["small.c"][6] is False
+    assert not set(both.beside["small.c"]) & set(both.lines["small.c"])
+    reached = next(one for one in both.functions if one.name == "reached")
+    assert ("small.c", 14) in reached.hit
+    assert [one.name for one in both.functions] == ["twice", "reached", "missed"]
+
+
+def test_one_build_is_like_itself() -> None:
+    alone = line_coverage(RECORDED / "small_rs.o", {RUST[0]})
+    assert together([alone]) == alone
+
+
+def test_sources_are_those_with_lines(tmp_path: Path) -> None:
+    coverage = line_coverage(RECORDED / "small_c.o", ())
+    assert sources(coverage, tmp_path) == {}
+    text = sources(coverage, RECORDED)["small.c"].splitlines()
+    assert text[12].strip() == "if (value < 0) {"
 
 
 def test_only_files_of_the_driver_count() -> None:

@@ -20,7 +20,7 @@ from kdrv.sim.attachment import pieces
 from kdrv.sim.calendar import FOREVER, TIME_OF_DAY, Calendar
 from kdrv.sim.engine import Ended, Engine, Rebooted, Stalled, open_door
 from kdrv.sim.faults import CALM, Schedule
-from kdrv.sim.host import host_cpu
+from kdrv.sim.host import host_cpu, settle
 from kdrv.sim.memory import GuestMemory, Virtqueue, gather, scatter
 from kdrv.sim.pcidev import PciTransport
 from kdrv.sim.port import Port
@@ -593,3 +593,14 @@ def test_the_host_s_processor_is_recorded(tmp_path):
     assert facts("fpu avx").name == "Fast: 9000"
     assert facts("fpu avx") == facts("avx fpu")
     assert facts("fpu avx") != facts("fpu")
+
+
+def test_a_worker_settles_on_one_processor_of_its_own():
+    allowed = sorted(os.sched_getaffinity(0))
+    try:
+        for number in range(3):
+            os.sched_setaffinity(0, allowed)
+            settle(number)
+            assert os.sched_getaffinity(0) == {allowed[number % len(allowed)]}
+    finally:
+        os.sched_setaffinity(0, allowed)

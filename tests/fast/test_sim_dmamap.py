@@ -83,5 +83,10 @@ def test_what_was_mapped_twice_must_be_unmapped_twice():
     assert verdict.left == (twice[1],)
 
 
+def test_what_a_fault_did_is_not_the_driver_s():
+    late = DmaAccess(90_000, "edu", True, 0x2000, bytes(4), injected=True)
+    assert judge(MAPPED, [late], {"edu": ONE}).stray == ()
+
+
 def test_an_access_without_data_is_none():
     assert judge((), [access(0, length=0)], {"edu": ONE}).stray == ()

@@ -87,6 +87,15 @@ static void hammer(struct pci_dev *pdev)
 	dev_info(&pdev->dev, "%d wrong reads\\n", wrong);
 }
 
+/* Leaves a transfer into memory under way that is freed when the driver goes. */
+static void leave(struct pci_dev *pdev)
+{
+	dma_addr_t address;
+
+	if (dmam_alloc_coherent(&pdev->dev, 4096, &address, GFP_KERNEL))
+		transfer(0x40000, address, 16, 1 | 2);
+}
+
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	int ret = pcim_enable_device(pdev);
@@ -105,6 +114,8 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		return ret;
 	if (!strcmp(how, "dma"))
 		run(pdev);
+	if (!strcmp(how, "leave"))
+		leave(pdev);
 	if (!strcmp(how, "hammer"))
 		hammer(pdev);
 	if (!strcmp(how, "wild"))

@@ -102,11 +102,11 @@ def test_a_detector_that_has_turned_itself_off_is_dead(boot: Boot) -> None:
         assert "debug_locks: 0" in lockdep.evidence
 
 
-def _mapped(boot: Boot, plan: FaultPlan) -> Findings:
-    """What is wrong with the DMA of one load, transfer and unload."""
+def _mapped(boot: Boot, how: str, plan: FaultPlan = CALM) -> Findings:
+    """What is wrong with the DMA of one load, perhaps a transfer, and unload."""
     with boot("edu", plan=plan) as (machine, guest):
         start(guest)
-        guest.load("/lib/simprobe.ko", "how=dma")
+        guest.load("/lib/simprobe.ko", f"how={how}")
         guest.unload("simprobe")
         guest.sleep(1)
         found = read(guest)
@@ -117,11 +117,15 @@ def _mapped(boot: Boot, plan: FaultPlan) -> Findings:
 
 
 def test_dma_stays_inside_what_was_mapped(boot: Boot) -> None:
-    assert _mapped(boot, CALM) == Findings((), ())
+    assert _mapped(boot, "dma") == Findings((), ())
 
 
-def test_dma_after_free_is_seen(boot: Boot) -> None:
-    late = Rule(FaultKind.DMA_AFTER_FREE, numbers=(0,), lasts=500 * MILLISECOND)
-    found = _mapped(boot, FaultPlan(0, (late,)))
+def test_dma_that_a_driver_leaves_behind_is_seen(boot: Boot) -> None:
+    found = _mapped(boot, "leave")
     assert [stray.why for stray in found.stray] == [Why.TOO_LATE]
     assert found.left == ()
+
+
+def test_dma_after_free_by_a_fault_is_nobody_s_fault(boot: Boot) -> None:
+    late = Rule(FaultKind.DMA_AFTER_FREE, numbers=(0,), lasts=500 * MILLISECOND)
+    assert _mapped(boot, "dma", FaultPlan(0, (late,))) == Findings((), ())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from markupsafe import Markup
 
@@ -13,7 +14,7 @@ from kdrv.explore.campaign import CampaignResult
 from kdrv.explore.history import History
 from kdrv.explore.hunt import Found
 from kdrv.report.html.events import lane_of
-from kdrv.report.html.text import plural, span
+from kdrv.report.html.text import count, plural, span
 from kdrv.report.html.timeline import timeline, tone
 from kdrv.sim.faults import ANY, FACTS, FaultKind, Rule
 
@@ -66,9 +67,7 @@ def bug_views(result: CampaignResult, commands: Mapping[str, str]) -> list[BugVi
     ]
 
 
-def _view(
-    number: int, found: Found, result: CampaignResult, commands: Mapping[str, str]
-) -> BugView:
+def _view(place: int, found: Found, result: CampaignResult, commands: Mapping[str, str]) -> BugView:
     violation, history, plan = found.violation, found.history, found.plan
     diagram, shown = timeline(history, violation)
     story = list(_story(history))
@@ -76,14 +75,14 @@ def _view(
     met = result.met.get(violation.fingerprint, 1)
     kernel = "checked" if plan.checked else "plain"
     left_out = [
-        f"{plural(count, 'event')} {where}"
-        for count, where in ((shown.before, "before"), (shown.after, "after"))
-        if count
+        f"{plural(number, 'event')} {where}"
+        for number, where in ((shown.before, "before"), (shown.after, "after"))
+        if number
     ]
     text = plans.dump(plan)
     return BugView(
         name=name_of(violation),
-        anchor=f"b{number}",
+        anchor=f"b{place}",
         property=violation.name,
         words=violation.words,
         facts=(
@@ -112,8 +111,8 @@ def _view(
     )
 
 
-def _earlier(count: int, what: str) -> str:
-    return f"{plural(count, f'earlier {what}')} left out" if count > 0 else ""
+def _earlier(number: int, what: str) -> str:
+    return f"{plural(number, f'earlier {what}')} left out" if number > 0 else ""
 
 
 def _report(found: Found) -> list[str]:
@@ -134,10 +133,19 @@ def _story(history: History) -> Iterator[Told]:
         where = f", {fault.register}" if fault.register else ""
         text = f"{fault.kind}{where}: {happens(fault.kind)}"
         events.append((fault.at, Told(f"{fault.at / 1e9:.6f}", fault.device, text, "fault")))
-    for _, told in sorted(events, key=lambda each: each[0]):
-        yield told
+    events.sort(key=lambda each: each[0])
+    for _, alike in groupby(events, key=_same):
+        (_, first), *more = alike
+        times = f"  \N{MULTIPLICATION SIGN}{count(len(more) + 1)}" if more else ""
+        yield replace(first, text=first.text + times)
     if history.ended:
         yield Told(f"{history.seconds:.6f}", "end", history.ended, "bad")
+
+
+def _same(event: tuple[int, Told]) -> tuple[str, str, str]:
+    """What faults that repeat have in common; operations are each their own."""
+    at, told = event
+    return (told.who, told.text, "" if told.tone == "fault" else str(at))
 
 
 def happens(kind: FaultKind) -> str:

@@ -11,7 +11,7 @@ from kdrv.report.html.svg import element, group, path, picture
 from kdrv.report.html.text import count
 
 WIDTH, HEIGHT = 340, 168
-LEFT, RIGHT, TOP, BOTTOM = 8, 54, 34, 26
+LEFT, RIGHT, TOP, BOTTOM = 1, 54, 34, 26
 MOST_POINTS = 400
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -31,7 +32,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """A mark. ``at`` is nanoseconds of virtual time; ``words`` tell all of it."""
+    """A mark, or ``times`` alike in a row, the last one ``until``.
+
+    Times are nanoseconds of virtual time; ``words`` tell all of it.
+    """
 
     at: int
     device: str
@@ -39,6 +43,12 @@ class Event:
     label: str
     words: str
     times: int = 1
+    until: int = 0
+
+    @property
+    def end(self) -> int:
+        """When the last one was."""
+        return max(self.at, self.until)
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,8 @@ def sequence(history: History, violation: Violation | None, most: int = MOST) ->
     """The last ``most`` events, or those around a violation that has a time."""
     start = min((moment.began for moment in history.moments), default=0)
     # What the kernel does before anything else is to look for devices: the same in every run.
-    events = [e for e in _merged(_events(history)) if e.at >= start or e.kind is not Kind.CONFIG]
+    wanted = (e for e in _events(history) if e.at >= start or e.kind is not Kind.CONFIG)
+    events = list(_merged(wanted, history.moments))
     if violation and violation.at:
         words = f"{violation.name}: {violation.words}"
         place = next((n for n, e in enumerate(events) if e.at > violation.at), len(events))
@@ -144,22 +155,26 @@ def _event(record: Record) -> Event | None:
     return None
 
 
-def _merged(events: Iterable[Event]) -> Iterator[Event]:
-    """Accesses to config space in a row as one event."""
+def _merged(events: Iterable[Event], moments: Iterable[Moment]) -> Iterator[Event]:
+    """Polls as one event, and accesses to config space; no operation begins or ends among them."""
+    edges = sorted(time for moment in moments for time in (moment.began, moment.ended))
     last: Event | None = None
     for event in events:
-        both = last is not None and last.kind is event.kind is Kind.CONFIG
-        if last and both and last.device == event.device:
-            times = last.times + 1
-            words = f"{times} accesses to config space"
-            label = f"config space \N{MULTIPLICATION SIGN}{times}"
-            last = replace(last, times=times, words=words, label=label)
-            continue
+        if last and _alike(last, event):
+            between = bisect_left(edges, last.end), bisect_right(edges, event.at)
+            if between[0] == between[1]:
+                last = replace(last, times=last.times + 1, until=event.at)
+                continue
         if last:
             yield last
         last = event
     if last:
         yield last
+
+
+def _alike(one: Event, other: Event) -> bool:
+    same = (one.kind, one.device, one.label) == (other.kind, other.device, other.label)
+    return same and one.kind in (Kind.READ, Kind.CONFIG)
 
 
 def lane_of(moment: Moment) -> str:

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from kdrv.explore.history import History, Moment, Outcome, Violation
 from kdrv.report.html.events import Event, Kind, Sequence, lane_of, sequence, told
-from kdrv.report.html.layout import CHARACTER, Layout, lay_out, widest
+from kdrv.report.html.layout import CHARACTER, Layout, clear_part, lay_out, room_for
 from kdrv.report.html.svg import element, group, path, picture, title
-from kdrv.report.html.text import cut, span
+from kdrv.report.html.text import count, cut, span
 
 NAMES = 84.0
 AXIS = 30.0
@@ -65,8 +65,8 @@ class _Diagram:
             y += ACTOR
         for device in devices:
             self._tops[f"device {device}"] = y
-            labels = [len(e.label) for e, _ in self._events if e.device == device]
-            y += DEVICE + LABEL_CHARACTER * min(max(labels), LABEL_MOST)
+            labels = [len(_label(e)) for e, _ in self._events if e.device == device]
+            y += DEVICE + LABEL_CHARACTER * max(labels)
         self._bottom = y
 
     def draw(self) -> Markup:
@@ -122,13 +122,14 @@ class _Diagram:
     def _bar(self, moment: Moment, begin: float, end: float) -> Markup:
         y = self._tops[lane_of(moment)] + (ACTOR - BAR) / 2
         width = max(end - begin, 4.0)
-        left, right = widest(begin, begin + width, self._layout.breaks)
+        label = told(moment)
+        left, right = clear_part(begin, begin + width, self._layout.breaks, room_for(label))
         room = int((right - left - 10) / CHARACTER)
         hover = f"{moment.story()}\n{exact(moment.began)} to {exact(moment.ended)}"
         return group(
             title(hover),
             element("rect", x=begin, y=y, width=width, height=BAR, rx=4),
-            element("text", cut(told(moment), room), x=left + 7, y=y + 15),
+            element("text", cut(label, room), x=left + 7, y=y + 15),
             class_=f"bar {tone(moment)}",
         )
 
@@ -143,10 +144,10 @@ class _Diagram:
     def _mark(self, event: Event, x: float, y: float) -> Markup:
         shape = path(SHAPES[event.kind], class_="filled" if event.kind in FILLED else "hollow")
         # What belongs to no device is on the axis, above the actors' bars.
-        text = cut(event.label, LABEL_MOST) if event.device else ""
+        text = _label(event) if event.device else ""
         label = element("text", text, transform="translate(-3 12) rotate(90)")
         return group(
-            title(f"{event.words}\n{exact(event.at)}"),
+            title(_hover(event)),
             shape,
             label,
             transform=f"translate({x:.1f} {y:.1f})",
@@ -175,6 +176,18 @@ def _torn(x: float, top: float, bottom: float) -> str:
         f"{x + (2.5 if n % 2 else -2.5):.1f} {top + (bottom - top) * n / count:.1f}"
         for n in range(count + 1)
     )
+
+
+def _label(event: Event) -> str:
+    times = f" \N{MULTIPLICATION SIGN}{count(event.times)}" if event.times > 1 else ""
+    return cut(event.label, LABEL_MOST - len(times)) + times
+
+
+def _hover(event: Event) -> str:
+    if event.times == 1:
+        return f"{event.words}\n{exact(event.at)}"
+    alike = f"{event.words}, and {count(event.times - 1)} more like it"
+    return f"{alike}\n{exact(event.at)} to {exact(event.end)}"
 
 
 def _rank(moment: Moment) -> tuple[bool, int]:
