@@ -45,9 +45,10 @@ class Rig:
 
     def program(self, *argv: str, expect: str) -> Callable[[], None]:
         """Runs a program as a user does; it must say ``expect``."""
+        beside = Path(sys.executable).parent
         env = {
             **os.environ,
-            "PATH": f"{self.scratch}/bin:{os.environ['PATH']}",
+            "PATH": f"{self.scratch}/bin:{beside}:{os.environ['PATH']}",
             "TMPDIR": str(self.scratch),
             "PYTHONDONTWRITEBYTECODE": "1",
         }

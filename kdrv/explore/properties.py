@@ -84,7 +84,7 @@ def _returns(history: History) -> Iterable[Violation]:
     for moment in history.moments:
         if moment.outcome in (Outcome.HUNG, Outcome.BLOCKED):
             how = "hangs for ever" if moment.outcome is Outcome.HUNG else "waits for ever"
-            words = f"{moment.does} {how}: {moment.words}"
+            words = f"{moment.does} {how}" + (f": {moment.words}" if moment.words else "")
             yield Violation("returns", words, _stack(moment), at=moment.began)
             return
 

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from kdrv.core.show import duration
 from kdrv.explore.bugbase import Bug, clean, name_of, story
 from kdrv.explore.campaign import CampaignResult, Limits
-from kdrv.explore.coverage import of_kernel
 from kdrv.explore.hunt import Found
 from kdrv.explore.replay import Replay
 from kdrv.explore.subject import Subject
@@ -201,31 +200,21 @@ def replay_data(bug: Bug, one: Replay) -> dict[str, object]:
 
 
 def coverage_of(result: CampaignResult, subject: Subject) -> LineCoverage | None:
-    """The driver's lines, by the kernel on which more of them were reached.
+    """The driver's lines; None where nothing was measured, for it is not built by itself."""
+    from kdrv.explore.lines import campaign_lines
 
-    None where nothing was measured: the driver is not built apart from its kernel.
-    """
-    from kdrv.explore.lines import line_coverage
-
-    found = [
-        line_coverage(module, of_kernel(result.covered, checked))
-        for checked, module in sorted(subject.modules.items())
-    ]
-    return max(found, key=lambda lines: lines.covered, default=None)
+    return campaign_lines(subject.modules, result.covered) if subject.modules else None
 
 
 def write_page(path: Path, result: CampaignResult, subject: Subject, bugs: Sequence[Bug]) -> None:
     """Write the campaign's HTML page."""
+    from kdrv.explore.lines import sources
     from kdrv.report.html import campaign_page
 
     lines = coverage_of(result, subject)
     folder = subject.project.module_dir
-    sources = {
-        name: (folder / name).read_text(errors="replace")
-        for name in (lines.lines if lines and folder else ())
-        if folder and (folder / name).is_file()
-    }
+    shown = sources(lines, folder) if lines and folder else {}
     commands = {bug.record.fingerprint: bug.record.replay for bug in bugs}
     title = f"Exploring {subject.project.project.name}"
-    path.write_text(campaign_page(result, lines, sources, title, commands=commands))
+    path.write_text(campaign_page(result, lines, shown, title, commands=commands))
     click.echo(f"kdrv: wrote {path}", err=True)

@@ -26,6 +26,7 @@ from kdrv.machine.console import Console
 from kdrv.sim import allocfail
 
 C_MODULE, RUST_MODULE = "kdrv_selftest", "kdrv_selftest_rust"
+KMEMLEAK = "/sys/kernel/debug/kmemleak"
 LEAK_SECONDS = 6.0
 """kmemleak takes nothing younger than five seconds for lost (``mm/kmemleak.c``: MSECS_MIN_AGE)."""
 KCOV_INIT, KCOV_ENABLE, KCOV_DISABLE = 0x80086301, 0x6364, 0x6365
@@ -73,7 +74,8 @@ def write_modules(place: Path) -> None:
     for module, source in ((C_MODULE, "selftest.c"), (RUST_MODULE, "selftest.rs")):
         text = sources.joinpath(source).read_text()
         (place / f"{module}{Path(source).suffix}").write_text(text)
-    (place / "Kbuild").write_text(f"obj-m := {C_MODULE}.o\nobj-$(CONFIG_RUST) += {RUST_MODULE}.o\n")
+    rust = f"ifdef CONFIG_RUST\nobj-m += {RUST_MODULE}.o\nendif\n"
+    (place / "Kbuild").write_text(f"obj-m := {C_MODULE}.o\n{rust}")
 
 
 # --- without harm
@@ -108,12 +110,11 @@ def _in_log(guest: Guest, detector: Detector, words: str) -> Sign:
 
 
 def _kmemleak(guest: Guest) -> Sign:
-    path = "/sys/kernel/debug/kmemleak"
     try:
-        guest.write_text(path, "scan")
+        guest.write_text(KMEMLEAK, "scan")
     except OSError as error:
-        return Sign(Detector.KMEMLEAK, False, f"{path}: {error.strerror}")
-    return Sign(Detector.KMEMLEAK, True, f"{path} took the word 'scan'")
+        return Sign(Detector.KMEMLEAK, False, f"{KMEMLEAK}: {error.strerror}")
+    return Sign(Detector.KMEMLEAK, True, f"{KMEMLEAK} took the word 'scan'")
 
 
 # --- by doing wrong
@@ -161,11 +162,12 @@ def _said(detector: Detector, console: Console, words: str) -> Sign:
 def _leaked(guest: Guest, console: Console, modules: Modules) -> Sign:
     guest.load(modules.c, "how=leak")
     guest.sleep(LEAK_SECONDS)
-    path = "/sys/kernel/debug/kmemleak"
     # What was in a register at the first scan is found by the second.
     for _ in range(2):
-        guest.write_text(path, "scan")
-    found = guest.read_text(path).splitlines()
+        scan = _kmemleak(guest)
+        if not scan.alive:
+            return scan
+    found = guest.read_text(KMEMLEAK).splitlines()
     ours = [line.strip() for line in found if C_MODULE in line]
     return Sign(Detector.KMEMLEAK, bool(ours), ours[0] if ours else "nothing was found")
 

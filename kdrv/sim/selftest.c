@@ -62,8 +62,12 @@ static void sleep_with_a_spinlock(void)
 
 static void lose_memory(void)
 {
-	for (int i = 0; i < 8; i++)
-		OPTIMIZER_HIDE_VAR(i), kdrv_selftest_read(kzalloc(200, GFP_KERNEL), 0);
+	for (int i = 0; i < 8; i++) {
+		char *data = kzalloc(200, GFP_KERNEL);
+
+		if (data)
+			kdrv_selftest_read(data, i);
+	}
 }
 
 static void unmap_what_was_not_mapped(void)

@@ -71,24 +71,27 @@ class _Diagram:
 
     def draw(self) -> Markup:
         width = self._layout.width
+        height = self._bottom + 4
         names = [
             element("text", _name(lane), x=NAMES - 12, y=top + 21, text_anchor="end", class_="lane")
             for lane, top in self._tops.items()
         ]
-        rules = [
-            path(f"M0 {top:.1f}H{NAMES + width:.1f}", class_="rule")
-            for top in [*self._tops.values(), self._bottom]
-        ]
         inside = [*self._ticks(), *self._bars(), *self._marks(), *self._breaks()]
+        # Two pictures: the names of the lanes stay where they are when the other one is scrolled.
         return picture(
-            NAMES + width,
-            self._bottom + 4,
+            NAMES, height, "Lanes", *self._rules(NAMES), *names, class_="timeline lanes"
+        ) + picture(
+            width,
+            height,
             "Operations and what the devices did, along virtual time",
-            *rules,
-            *names,
-            group(*inside, transform=f"translate({NAMES:.1f} 0)"),
+            *self._rules(width),
+            *inside,
             class_="timeline",
         )
+
+    def _rules(self, width: float) -> list[Markup]:
+        tops = [*self._tops.values(), self._bottom]
+        return [path(f"M0 {top:.1f}H{width:.1f}", class_="rule") for top in tops]
 
     def _ticks(self) -> Iterator[Markup]:
         """Instants: a hairline each, and a label where there is room for one."""

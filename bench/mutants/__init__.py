@@ -1,0 +1,1 @@
+"""Drivers with known bugs, to measure what finds them."""
