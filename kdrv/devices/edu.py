@@ -159,3 +159,13 @@ class Edu(PciDevice):
     def inspect(self) -> dict[str, object]:
         """The DMA buffer."""
         return {"buffer": bytes(self.buffer)}
+
+    def restless(self) -> tuple[str, ...]:
+        """A transfer that runs, and an interrupt that a factorial would raise."""
+        words = ("a DMA transfer runs",) if self.dma_command & DMA_RUN else ()
+        raises = self.status & RAISE_WHEN_DONE
+        return (*words, "the factorial's interrupt is still enabled") if raises else words
+
+    def unanswered(self) -> tuple[str, ...]:
+        """The bits of ``irq_status``."""
+        return (f"irq_status is {self.irq_status:#x}",) if self.irq_status else ()

@@ -158,3 +158,14 @@ class Device:
     def inspect(self) -> dict[str, object]:
         """State beside the registers, by name."""
         return {}
+
+    def restless(self) -> tuple[str, ...]:
+        """What the device goes on doing, or may do by itself, in words.
+
+        A driver must have ended all of it when it lets go of the device.
+        """
+        return ()
+
+    def unanswered(self) -> tuple[str, ...]:
+        """Causes of interrupts that the driver has not acknowledged, in words."""
+        return ()

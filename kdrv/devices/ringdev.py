@@ -351,3 +351,13 @@ class RingDev(PciDevice):
             "cq_tail": self._cq_tail,
             "completed": self.completed,
         }
+
+    def restless(self) -> tuple[str, ...]:
+        """Whether it is enabled, or has interrupts enabled."""
+        words = ("the device is still enabled",) if self.control & ENABLE else ()
+        return (*words, "interrupts are still enabled") if self.irq_enable else words
+
+    def unanswered(self) -> tuple[str, ...]:
+        """The bits of ``irq_cause`` that are enabled."""
+        causes = self.irq_cause & self.irq_enable
+        return (f"irq_cause is {causes:#x}",) if causes else ()

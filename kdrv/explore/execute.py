@@ -13,7 +13,7 @@ from kdrv.core.errors import DeadlineExceeded, WorkFailed
 from kdrv.devices.errors import DeviceFault
 from kdrv.explore.coverage import Recorder, offsets
 from kdrv.explore.declare import Call, Menu
-from kdrv.explore.history import History, Line, Moment, Outcome
+from kdrv.explore.history import History, Line, Moment, Outcome, Unrest
 from kdrv.explore.plan import Plan, Step
 from kdrv.explore.stage import Stage
 from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
@@ -38,6 +38,8 @@ SERVE_TRIES = 3
 HOST_PATIENCE = 5.0
 """How long a kernel may compute, in seconds of the host, while no virtual time passes."""
 GUEST_DEVICE = "guest"
+PARTING = frozenset({"unbind", "unload"})
+"""Operations after which a driver has let go of its device."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Run:
         self._loaded = False
         self._maps = False
         self._stray: tuple[str, ...] = ()
+        self._unrest: list[Unrest] = []
+        self._unanswered: tuple[str, ...] = ()
         self._serves: bool | None = None
         self._fault: tuple[str, str, tuple[str, ...]] | None = None
         self._ended = ""
@@ -121,6 +125,12 @@ class Run:
                 return
             self._settle(guest)
             self._serve(self._call(guest, driver))
+            self._settle(guest)
+            self._unanswered = tuple(
+                f"{name}: {words}"
+                for name, device in machine.devices.items()
+                for words in device.unanswered()
+            )
             for recorder in self._recorders:
                 recorder.stop()
                 places |= recorder.places
@@ -227,6 +237,12 @@ class Run:
             moment = replace(moment, outcome=Outcome.WRONG, words=words)
         moment = replace(moment, ended=self._machine.now)
         self._moments.append(moment)
+        if moment.does in PARTING and moment.outcome is Outcome.OK:
+            self._unrest += [
+                Unrest(moment.ended, name, words)
+                for name, device in self._machine.devices.items()
+                for words in device.restless()
+            ]
         return moment
 
     @contextlib.contextmanager
@@ -323,6 +339,8 @@ class Run:
             silent=tuple(machine.schedule.silent()),
             left=self._left,
             stray=self._stray,
+            unrest=tuple(self._unrest),
+            unanswered=self._unanswered,
             hash=machine.history(),
             seconds=machine.clock(),
             loaded=self._loaded,

@@ -90,6 +90,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Unrest:
+    """What a device still did, or may do, when its driver had let go of it."""
+
+    at: int
+    device: str
+    words: str
+
+
+@dataclass(frozen=True)
 class History:
     """Everything one run showed.
 
@@ -97,7 +106,8 @@ class History:
     devices' states at the end. ``left`` is what the driver left behind, ``stray`` are accesses of
     devices to memory that was not mapped for them, in words. ``covered`` are
     offsets into the driver's code that were reached. ``fault`` tells of a device model that ended
-    the run. ``loaded`` is whether the driver could be loaded, ``seconds`` virtual time.
+    the run. ``unrest`` was seen after unbinding, ``unanswered`` are interrupts not acknowledged
+    once all was quiet. ``loaded`` is whether the driver could be loaded, ``seconds`` virtual time.
     """
 
     moments: tuple[Moment, ...]
@@ -114,5 +124,7 @@ class History:
     ended: str = ""
     fault: tuple[str, str, tuple[str, ...]] | None = None
     serves: bool | None = None
+    unrest: tuple[Unrest, ...] = ()
+    unanswered: tuple[str, ...] = ()
     covered: frozenset[int] = frozenset()
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -22,6 +22,18 @@ HARMLESS_AFTER = {
     # The kernel gives an interrupt up that nobody handles: a storm of ours, not the driver's doing.
     Kind.IRQ: frozenset({FaultKind.IRQ_STORM, FaultKind.IRQ_SPURIOUS, FaultKind.IRQ_DUPLICATE}),
 }
+QUIETABLE = frozenset(
+    {
+        FaultKind.IRQ_LOST,
+        FaultKind.IRQ_LATE,
+        FaultKind.IRQ_DUPLICATE,
+        FaultKind.IRQ_SPURIOUS,
+        FaultKind.IRQ_STORM,
+        FaultKind.COMPLETION_REORDER,
+        FaultKind.ALLOC_FAIL_NTH,
+    }
+)
+"""Faults that do not keep a driver from telling its device to stop."""
 FOREVER = 1 << 63
 PROBING = frozenset({"load", "bind", "unload_and_load"})
 """Operations in which a driver may be bound to its device."""
@@ -166,6 +178,24 @@ def _own_memory(history: History) -> Iterable[Violation]:
         yield Violation("own-memory", words, _without_numbers(history.stray[0]), history.stray[1:])
 
 
+def _quiesced(history: History) -> Iterable[Violation]:
+    """Where faults made the device deaf or the driver believe it gone, nobody could quiet it."""
+    if {fault.kind for fault in history.fired} - QUIETABLE:
+        return
+    probing = [(m.began, m.ended) for m in history.moments if m.does in PROBING]
+    for one in history.unrest:
+        if not _within(one.at, probing):
+            words = f"{one.device}, after its driver let go of it: {one.words}"
+            yield Violation("quiesced", words, one.words, at=one.at)
+            return
+
+
+def _acknowledges(history: History) -> Iterable[Violation]:
+    if history.unanswered and not history.fired:
+        words = f"an interrupt was never acknowledged: {history.unanswered[0]}"
+        yield Violation("acknowledges", words, _without_numbers(history.unanswered[0]))
+
+
 def _within(at: int, spans: Iterable[tuple[int, int]]) -> bool:
     return any(begin <= at <= end for begin, end in spans)
 
@@ -204,6 +234,8 @@ PROPERTIES = (
     Property("returns", "every call returns within a bound of virtual time", _returns),
     Property("right-answer", "an answer is right, or an error, unless a fault deceived", _right),
     Property("quiet-when-gone", "no access and no DMA while unbound", _quiet_when_gone),
+    Property("quiesced", "a driver quiets its device before it lets go of it", _quiesced),
+    Property("acknowledges", "interrupts are acknowledged", _acknowledges),
     Property("own-memory", "devices use only memory that is mapped for them", _own_memory),
     Property("serves-again", "once faults stop, the device binds and serves", _serves),
     Property("no-trace", "unloading leaves nothing behind", _no_traces),

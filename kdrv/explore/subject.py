@@ -94,7 +94,13 @@ class Subject:
         return seen[0]
 
 
-LIFE = frozenset({"unbind", "bind", "unload_and_load"})
+LIFE = frozenset(
+    {
+        *("unbind", "bind", "unload_and_load"),
+        # A file that is held open while the driver comes and goes.
+        *("open_file", "close_file", "read_file", "control_file"),
+    }
+)
 """What is done to every driver, whatever operations its own files declare."""
 
 

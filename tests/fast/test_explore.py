@@ -16,7 +16,7 @@ from kdrv.explore.declare import load_menu, operation
 from kdrv.explore.differential import differences
 from kdrv.explore.generate import Choice, minimal
 from kdrv.explore.generate import plans as plan_strategy
-from kdrv.explore.history import History, Line, Moment, Outcome, Violation
+from kdrv.explore.history import History, Line, Moment, Outcome, Unrest, Violation
 from kdrv.explore.plan import Plan, Step
 from kdrv.explore.properties import violations
 from kdrv.explore.replay import first_divergence, timeline
@@ -151,6 +151,11 @@ def test_nothing_is_wrong_with_a_good_run() -> None:
             history(moment("echo", Outcome.ERROR, phase="serve", errno="EIO"), serves=False),
             "serves-again",
         ),
+        (
+            history(moment("unbind", value="x"), unrest=(Unrest(1, "edu", "a transfer runs"),)),
+            "quiesced",
+        ),
+        (history(unanswered=("edu: irq_status is 0x1",)), "acknowledges"),
         (history(stray=("memory that was never mapped",)), "own-memory"),
         (history(fault=("edu: access outside", "driver", ())), "legal-access"),
         (
