@@ -23,7 +23,7 @@ from kdrv.explore.shown import Shown
 from kdrv.explore.subject import Identity, Subject
 from kdrv.sim.faults import FaultKind
 
-EXAMPLES = {False: 24, True: 12}
+EXAMPLES = {False: 48, True: 8}
 """How many plans a batch has, on the plain and on the checked kernel."""
 MOST_PIECES = 200
 STOP_SECONDS = 60.0

@@ -196,7 +196,9 @@ class Link:
         """Ask the agent what the session is doing, and raise :class:`GuestSilent`."""
         inspection = self.inspect(session)
         self.lost = inspection is None
-        diagnosis = () if inspection else self._diagnose()
+        # A process that runs has no stack to show: the machine can tell where its processors are.
+        told = inspection is not None and bool(inspection.stack or inspection.wchan)
+        diagnosis = () if told else self._diagnose()
         raise GuestSilent(what, timeout, inspection, self.console_tail(), diagnosis)
 
     def inspect(self, session: int) -> Inspection | None:

@@ -13,7 +13,7 @@
 
 static char *how = "";
 module_param(how, charp, 0);
-MODULE_PARM_DESC(how, "kasan, ubsan, lockdep, atomic, leak, dma or objects");
+MODULE_PARM_DESC(how, "kasan, ubsan, lockdep, atomic, leak, dma, objects or nothing");
 
 static DEFINE_MUTEX(one);
 static DEFINE_MUTEX(two);
@@ -34,6 +34,11 @@ static void read_behind_the_end(void)
 	if (data)
 		pr_info("read %d\n", kdrv_selftest_read(data, forty));
 	kfree(data);
+}
+
+static void do_no_harm(void)
+{
+	pr_info("read %d\n", kdrv_selftest_read("x", 0));
 }
 
 static void shift_too_far(void)
@@ -105,7 +110,7 @@ static int __init selftest_init(void)
 		{ "kasan", read_behind_the_end }, { "ubsan", shift_too_far },
 		{ "lockdep", lock_in_both_orders }, { "atomic", sleep_with_a_spinlock },
 		{ "leak", lose_memory }, { "dma", unmap_what_was_not_mapped },
-		{ "objects", free_a_running_timer },
+		{ "objects", free_a_running_timer }, { "nothing", do_no_harm },
 	};
 
 	for (int i = 0; i < ARRAY_SIZE(acts); i++)

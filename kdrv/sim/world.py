@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from kdrv.core.context import Context
@@ -33,6 +33,9 @@ LINUX, INITRD, TREE = "/run/kdrv/linux", "/run/kdrv/initrd", "/run/kdrv/tree"
 TIME, CHANNEL, DEVICE, PLATFORM = "t", "c", "d", "p"
 MOST_DEVICES = 8
 """``arch/um/drivers/virt-pci.c``: MAX_DEVICES."""
+MOST_MEMORY = 384
+"""In MiB. Memory begins at 1.5 GiB, modules come after it, and the code of Rust's reaches addresses
+below 2 GiB alone (``-Crelocation-model=static``)."""
 PATIENCE = 30.0
 
 
@@ -166,8 +169,13 @@ def named(devices: Sequence[DeviceSpec]) -> list[tuple[str, DeviceSpec]]:
     return result
 
 
+def _own(options: Mapping[str, str | int | bool]) -> dict[str, str | int | bool]:
+    """The model's options: ``model`` asks QEMU for what is always so here."""
+    return {name: value for name, value in options.items() if name != "model"}
+
+
 def _maker(device: DeviceSpec) -> Callable[[Host], PciDevice]:
-    return lambda host: catalog.make(device.kind, host, device.options)
+    return lambda host: catalog.make(device.kind, host, _own(device.options))
 
 
 def _check(spec: BootSpec) -> None:
@@ -183,6 +191,12 @@ def _check(spec: BootSpec) -> None:
             expected="one processor",
             remedy="run the test with --qemu",
         )
+    if spec.memory_mib > MOST_MEMORY:
+        raise UsageError(
+            f"the simulator cannot have {spec.memory_mib} MiB of memory",
+            expected=f"at most {MOST_MEMORY} MiB: modules lie above it and must be below 2 GiB",
+            remedy="set memory = 256 in [machine] of kdrv.toml",
+        )
     pci = [device for device in spec.devices if device.kind != platform.KIND]
     if len(pci) > MOST_DEVICES:
         raise UsageError(
@@ -190,4 +204,4 @@ def _check(spec: BootSpec) -> None:
             expected=f"at most {MOST_DEVICES} (MAX_DEVICES of arch/um/drivers/virt-pci.c)",
         )
     for device in pci:
-        catalog.model_of(device.kind, device.options)
+        catalog.model_of(device.kind, _own(device.options))

@@ -12,7 +12,7 @@ from kdrv.core.errors import WorkFailed
 from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
 from kdrv.guest.session import TIMEOUT, Guest
 from kdrv.machine.contract import BootSpec, Machine, MachineEnded, World
-from kdrv.machine.reports import Report, judge
+from kdrv.machine.reports import Report, judge, stuck
 from kdrv.machine.verdict import End, Observed, Verdict, verdict_of
 
 BOOT_DEADLINE = 60.0
@@ -212,6 +212,7 @@ def _observed(
             printed=bool(last),
             agent_ready=not booting,
             silent_for=error.seconds,
+            stuck=stuck(lines),
             doing=error.what,
             last_line=last,
         )

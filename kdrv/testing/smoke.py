@@ -116,7 +116,7 @@ def prove_lane(
     modules = [built_module(image.build, sample.module) for sample in samples]
     initramfs = stage(base, scratch / f"{kernel.lane}.cpio", modules, [])
     devices = tuple(DeviceSpec(sample.device) for sample in samples if sample.device)
-    spec = boot_spec(request, image, initramfs, devices=devices)
+    spec = boot_spec(request, image, initramfs, devices=devices, loads=bool(samples))
     with ctx.events.step(f"booting lane {kernel.lane} in {world.name}"):
         proofs = _prove(Room(world, spec), image, samples)
     return LaneProof(kernel.lane, kernel, proofs)

@@ -30,6 +30,7 @@ from kdrv.sim.dmamap import Findings, Why, judge, read, start
 from kdrv.sim.faults import CALM, MILLISECOND, FaultKind, FaultPlan, Rule
 from kdrv.sim.machine import SimMachine
 from kdrv.sim.world import SimWorld
+from kdrv.testing.prepare import WATCH_DEBUG
 from tests.real.test_sim import DRIVER
 
 pytestmark = pytest.mark.real
@@ -73,7 +74,7 @@ def boot(ctx: Context, bench: Workbench, checked: LaneBuild, tmp_path: Path) -> 
     def run(*devices: str, plan: FaultPlan = CALM) -> Iterator[tuple[SimMachine, Guest]]:
         world = SimWorld(ctx, bench.toolchain, patience=PATIENCE, plan=plan)
         plugged = tuple(map(DeviceSpec, devices))
-        with world.boot(BootSpec(image, place, plugged, cmdline=("kmemleak=on",))) as machine:
+        with world.boot(BootSpec(image, place, plugged, cmdline=WATCH_DEBUG)) as machine:
             yield machine, Guest.of(machine)
 
     return run
