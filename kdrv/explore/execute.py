@@ -13,7 +13,7 @@ from kdrv.core.errors import DeadlineExceeded, WorkFailed
 from kdrv.devices.errors import DeviceFault
 from kdrv.explore.coverage import Recorder, offsets
 from kdrv.explore.declare import Call, Menu
-from kdrv.explore.history import History, Line, Moment, Outcome, Unrest
+from kdrv.explore.history import PROBING, History, Line, Moment, Outcome, Unrest
 from kdrv.explore.plan import Plan, Step
 from kdrv.explore.stage import Stage
 from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
@@ -38,6 +38,8 @@ SERVE_TRIES = 3
 HOST_PATIENCE = 5.0
 """How long a kernel may compute, in seconds of the host, while no virtual time passes."""
 GUEST_DEVICE = "guest"
+PROBE_MOST = 100
+"""A driver that binds makes so many allocations that may fail, most of them deep in the kernel."""
 PARTING = frozenset({"unbind", "unload"})
 """Operations after which a driver has let go of its device."""
 
@@ -207,7 +209,7 @@ class Run:
             index, step.does, step.arguments, step.actor, began, began, Outcome.OK, phase
         )
         try:
-            with self._armed(session, phase):
+            with self._armed(session, phase, step.does):
                 moment = replace(moment, value=plain(action(None)))
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, str(error.errno))
@@ -246,7 +248,7 @@ class Run:
         return moment
 
     @contextlib.contextmanager
-    def _armed(self, session: Session, phase: str) -> Iterator[None]:
+    def _armed(self, session: Session, phase: str, does: str) -> Iterator[None]:
         """Let an allocation of the operation fail where the schedule says so."""
         kind = FaultKind.PROBE_FAIL_NTH if phase == "load" else FaultKind.ALLOC_FAIL_NTH
         drawn = None
@@ -256,6 +258,8 @@ class Run:
             yield
             return
         nth = allocfail.number_of(drawn)
+        if does in PROBING:
+            nth = drawn.dice.randint(1, PROBE_MOST)
         self._machine.trace.note(self._machine.now, GUEST_DEVICE, f"fault {kind}", {"nth": nth})
         plain = session.begin
         session.begin = allocfail.failing(session, nth)
@@ -341,6 +345,7 @@ class Run:
             stray=self._stray,
             unrest=tuple(self._unrest),
             unanswered=self._unanswered,
+            prompt=self._plan.faults.pace <= 1 and self._plan.faults.jitter < 1,
             hash=machine.history(),
             seconds=machine.clock(),
             loaded=self._loaded,

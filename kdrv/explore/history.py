@@ -12,6 +12,9 @@ from kdrv.machine.reports import Report
 from kdrv.sim.faults import Fired
 from kdrv.sim.trace import Record
 
+PROBING = frozenset({"load", "bind", "unload_and_load"})
+"""Operations in which a driver may be bound to its device."""
+
 
 class Outcome(StrEnum):
     """How an operation went."""
@@ -126,5 +129,7 @@ class History:
     serves: bool | None = None
     unrest: tuple[Unrest, ...] = ()
     unanswered: tuple[str, ...] = ()
+    prompt: bool = False
+    """Whether devices took no longer for anything than they usually do."""
     covered: frozenset[int] = frozenset()
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from kdrv.explore.history import History, Moment, Outcome, Violation
-from kdrv.machine.reports import Kind
+from kdrv.explore.history import PROBING, History, Moment, Outcome, Violation
+from kdrv.machine.reports import Kind, Report
 from kdrv.machine.verdict import describe, severity
 from kdrv.sim.faults import FACTS, FaultKind
 from kdrv.sim.trace import Access, DmaAccess, Note
@@ -34,9 +34,8 @@ QUIETABLE = frozenset(
     }
 )
 """Faults that do not keep a driver from telling its device to stop."""
+STARVED = frozenset({FaultKind.ALLOC_FAIL_NTH, FaultKind.PROBE_FAIL_NTH})
 FOREVER = 1 << 63
-PROBING = frozenset({"load", "bind", "unload_and_load"})
-"""Operations in which a driver may be bound to its device."""
 LATE_DMA = frozenset({FaultKind.DMA_AFTER_FREE, FaultKind.DMA_LATE})
 
 
@@ -67,7 +66,9 @@ def _no_reports(history: History) -> Iterable[Violation]:
     told = [
         report
         for report in history.reports
-        if report.kind not in OUR_OWN and not HARMLESS_AFTER.get(report.kind, frozenset()) & fired
+        if report.kind not in OUR_OWN
+        and not HARMLESS_AFTER.get(report.kind, frozenset()) & fired
+        and not (_is_the_kernels_own(report) and fired & STARVED)
     ]
     if not told:
         return
@@ -76,6 +77,11 @@ def _no_reports(history: History) -> Iterable[Violation]:
     yield Violation(
         "no-report", describe(first), f"{first.kind}:{first.fingerprint}", tuple(first.lines[:30])
     )
+
+
+def _is_the_kernels_own(report: Report) -> bool:
+    """Linux takes down a directory in /proc/irq that it had no memory for (kernel/irq/proc.c)."""
+    return report.kind is Kind.WARN and "name 'spurious'" in report.title
 
 
 def _legal_access(history: History) -> Iterable[Violation]:
@@ -196,6 +202,19 @@ def _acknowledges(history: History) -> Iterable[Violation]:
         yield Violation("acknowledges", words, _without_numbers(history.unanswered[0]))
 
 
+def _works_when_calm(history: History) -> Iterable[Violation]:
+    """Where no fault fired, devices are as quick as ever and the driver stayed with them."""
+    away = any(m.does in PROBING | {"unbind"} for m in history.moments if m.phase == "plan")
+    if history.fired or away or not history.prompt:
+        return
+    for moment in history.moments:
+        if moment.outcome is Outcome.ERROR and moment.errno in ("EIO", "ETIMEDOUT"):
+            words = f"{moment.does} fails although nothing is wrong: {moment.errno}"
+            place = f"{moment.does}:{moment.errno}"
+            yield Violation("works-when-calm", words, place, at=moment.began)
+            return
+
+
 def _within(at: int, spans: Iterable[tuple[int, int]]) -> bool:
     return any(begin <= at <= end for begin, end in spans)
 
@@ -237,6 +256,7 @@ PROPERTIES = (
     Property("quiesced", "a driver quiets its device before it lets go of it", _quiesced),
     Property("acknowledges", "interrupts are acknowledged", _acknowledges),
     Property("own-memory", "devices use only memory that is mapped for them", _own_memory),
+    Property("works-when-calm", "no device error while nothing is wrong", _works_when_calm),
     Property("serves-again", "once faults stop, the device binds and serves", _serves),
     Property("no-trace", "unloading leaves nothing behind", _no_traces),
     Property("no-trace", "an unused driver can be unloaded", _unloads),

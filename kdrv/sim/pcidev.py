@@ -74,6 +74,7 @@ class PciTransport:
     ) -> None:
         self.server = connect(self)
         self._interrupts: deque[int] = deque()
+        self._wrote = False
         self.device = Attachment(name, clock, trace, schedule, self.server, make, self._deliver)
 
     @property
@@ -112,7 +113,14 @@ class PciTransport:
             if self._interrupts:
                 self.device.clock.after(0, self._drain_interrupts)
             return
+        self._wrote = False
         perform_all(self.server, self._handle)
+        if self._wrote:
+            # A device that answers at once interrupts the instruction after the one that asked. In
+            # a read that is not possible: a handler that reads would take the answer away.
+            clock = self.device.clock
+            while (due := clock.due()) is not None and due <= clock.now:
+                clock.step()
 
     def _handle(self, operation: PciOp, bar: int, address: int, size: int, data: bytes) -> bytes:
         match operation:
@@ -124,6 +132,7 @@ class PciTransport:
                 return self.device.read(bar, address, size)
             case PciOp.MMIO_WRITE:
                 self.device.write(bar, address, data[:size])
+                self._wrote = True
             case PciOp.MMIO_MEMSET:
                 self.device.write(bar, address, data[:1] * size)
             case _:

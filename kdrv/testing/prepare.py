@@ -42,9 +42,10 @@ WATCH_HARDWARE = (
 )
 # Who allocated each slab object: what is left after unload has a name (mm/slub.c).
 WATCH_PLAIN = ("slab_debug=U,kmalloc-*",)
-# The same; and without consistency checks ("F") kmemleak misses most leaks, for freed objects keep
+# There KASAN keeps what is freed for a while, so that counts of objects say nothing, and kmemleak
+# tells of leaks; without consistency checks ("F") it misses most of them, for freed objects keep
 # pointers to them.
-WATCH_DEBUG = ("slab_debug=F;FU,kmalloc-*", "kmemleak=on")
+WATCH_DEBUG = ("slab_debug=F", "kmemleak=on")
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,7 @@ def test_nothing_is_wrong_with_a_good_run() -> None:
             history(moment("unbind", value="x"), unrest=(Unrest(1, "edu", "a transfer runs"),)),
             "quiesced",
         ),
+        (history(moment(outcome=Outcome.ERROR, errno="EIO"), prompt=True), "works-when-calm"),
         (history(unanswered=("edu: irq_status is 0x1",)), "acknowledges"),
         (history(stray=("memory that was never mapped",)), "own-memory"),
         (history(fault=("edu: access outside", "driver", ())), "legal-access"),
@@ -218,6 +219,18 @@ def test_an_answer_made_of_bad_data_is_not_the_drivers_fault() -> None:
     assert broken(history(wrong, fired=early)) == []
     assert broken(history(wrong, fired=late)) == ["right-answer"]
     assert broken(history(wrong, fired=honest)) == ["right-answer"]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        history(moment(outcome=Outcome.ERROR, errno="EIO")),
+        history(moment(outcome=Outcome.ERROR, errno="EINVAL"), prompt=True),
+        history(moment("unbind"), moment(outcome=Outcome.ERROR, errno="EIO"), prompt=True),
+    ],
+)
+def test_an_error_has_a_reason_where_something_is_unusual(run: History) -> None:
+    assert broken(run) == []
 
 
 def test_an_interrupt_nobody_handles_is_ours_after_a_storm() -> None:

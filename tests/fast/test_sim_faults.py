@@ -141,12 +141,13 @@ def test_a_device_that_was_pulled_out_says_nothing_more():
     for offset, value in ((0x80, 0x40000), (0x88, DATA), (0x90, 4), (0x98, 7)):
         edu.write(offset, value)
     edu.raise_irq()
+    assert edu.interrupts() == [0]  # a device that answers at once does so before the next access
     assert edu.read(0) == 0x0100_00ED
     assert edu.read(0) == 0xFFFF_FFFF
     assert edu.ask(PciOp.CFG_READ, 0, size=4) == b"\xff" * 4
     edu.write(4, 1)
     edu.run()
-    assert edu.interrupts() == []
+    assert edu.interrupts() == [0]
     assert not any(isinstance(record, DmaAccess) for record in edu.trace)
     assert edu.transport.model.liveness == 0
 

@@ -87,13 +87,16 @@ static void hammer(struct pci_dev *pdev)
 	dev_info(&pdev->dev, "%d wrong reads\\n", wrong);
 }
 
-/* Leaves a transfer into memory under way that is freed when the driver goes. */
+/* Frees memory while a transfer into it is under way. */
 static void leave(struct pci_dev *pdev)
 {
 	dma_addr_t address;
+	void *buffer = dma_alloc_coherent(&pdev->dev, 4096, &address, GFP_KERNEL);
 
-	if (dmam_alloc_coherent(&pdev->dev, 4096, &address, GFP_KERNEL))
-		transfer(0x40000, address, 16, 1 | 2);
+	if (!buffer)
+		return;
+	transfer(0x40000, address, 16, 1 | 2);
+	dma_free_coherent(&pdev->dev, 4096, buffer, address);
 }
 
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)

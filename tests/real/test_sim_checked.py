@@ -108,8 +108,8 @@ def _mapped(boot: Boot, how: str, plan: FaultPlan = CALM) -> Findings:
     with boot("edu", plan=plan) as (machine, guest):
         start(guest)
         guest.load("/lib/simprobe.ko", f"how={how}")
-        guest.unload("simprobe")
         guest.sleep(1)
+        guest.unload("simprobe")
         found = read(guest)
         assert found.lost == 0
         assert [event.mapped for event in found.events] == [True, False]
