@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -16,8 +17,7 @@ from kdrv.core.errors import EXIT_ENVIRONMENT
 @kernel_option
 @toolchain_option
 @json_option
-@click.pass_context
-def doctor(click_context: click.Context, kernel: str | None, toolchain: str, as_json: bool) -> None:
+def doctor(kernel: str | None, toolchain: str, as_json: bool) -> None:
     """Say what is there, what the kernel tree needs, and how to mend each lack.
 
     Looks only: nothing is downloaded or installed. Ends with 2 when something needed is missing.
@@ -37,7 +37,7 @@ def doctor(click_context: click.Context, kernel: str | None, toolchain: str, as_
         # Not on a terminal there is no width to fit into.
         console = Console(highlight=False)
         show_diagnosis(diagnosis, console if console.is_terminal else Console(width=120))
-    click_context.exit(0 if diagnosis.ok else EXIT_ENVIRONMENT)
+    sys.exit(0 if diagnosis.ok else EXIT_ENVIRONMENT)
 
 
 def _tree(ctx: Context, kernel: str | None) -> Path | None:

@@ -69,6 +69,7 @@ class Room:
         self._patience = patience
         self._reproducer = reproducer
         self._running: _Running | None = None
+        self._begun: tuple[contextlib.ExitStack, Machine] | None = None
         self._last_console: tuple[str, ...] = ()
         self._unbootable: Condemned | None = None
 
@@ -86,6 +87,12 @@ class Room:
     def running(self) -> bool:
         """Whether a machine is there now."""
         return self._running is not None
+
+    def begin(self) -> None:
+        """Start the first machine now; who needs it finds it booted, or nearly so."""
+        if self._running is None and self._begun is None:
+            stack = contextlib.ExitStack()
+            self._begun = stack, stack.enter_context(self.world.boot(self.spec))
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -111,6 +118,9 @@ class Room:
     def discard(self) -> None:
         """End the present machine; the next use boots another."""
         running, self._running = self._running, None
+        begun, self._begun = self._begun, None
+        if begun:
+            begun[0].close()
         if running:
             self._last_console = running.machine.console.since()
             if self._on_end:
@@ -146,8 +156,12 @@ class Room:
 
     def _boot(self) -> _Running:
         began = time.monotonic()
+        self.begin()
+        assert self._begun
+        begun, self._begun = self._begun, None
         with contextlib.ExitStack() as stack:
-            machine = stack.enter_context(self.world.boot(self.spec))
+            stack.enter_context(begun[0])
+            machine = begun[1]
             self.boots += 1
             try:
                 # A kernel that has said nothing by now died before its console, unless it has

@@ -21,6 +21,8 @@ from kdrv.testing.scripts import KmemleakItem
 from kdrv.testing.worlds import Simulated
 
 PLUGIN = "kdrv.testing.plugin"
+LOOKING = frozenset({"--collect-only", "--co", "-h", "--help", "--fixtures", "--markers", "-V"})
+"""Arguments with which pytest runs no test."""
 NOT_REWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"
 """We imported the plugin before pytest could rewrite its assertions; it has none."""
 
@@ -133,6 +135,9 @@ def run_project(
         places = [str(root / path) for path in request.project.test.paths]
         if not any(_names_tests(word, root) for word in arguments):
             argv += places
+        if not request.simulated and not set(arguments) & LOOKING:
+            # It boots while pytest gets ready.
+            hall.room.begin()
         with _silenced() if quiet else contextlib.nullcontext():
             status = pytest.main([*argv, *_absolute(arguments, root)], plugins=[recorder])
         room, prepared = hall.room, hall.prepared

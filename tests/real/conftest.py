@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,23 @@ from kdrv.machine.contract import KernelImage
 from kdrv.scaffold.api import ScaffoldRequest, create
 
 DEADLINE = 3600
+BEGAN = time.monotonic()
+MINUTES = float(os.environ.get("KDRV_TEST_MINUTES", "40"))
+"""After so many no test begins that may have to build one more kernel."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs kernels of its own comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("late") is not None)
+
+
+@pytest.fixture(autouse=True)
+def _in_time(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("late") and time.monotonic() - BEGAN > MINUTES * 60:
+        pytest.skip(
+            f"{MINUTES:g} minutes are over and its kernel may be missing; "
+            "give more: KDRV_TEST_MINUTES=90 make test"
+        )
 
 
 @dataclass(frozen=True)

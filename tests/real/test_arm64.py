@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Kdrv
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.late]
 
 
 @pytest.mark.parametrize("bus", ["platform", "misc"])
