@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from kdrv.core.context import Context
 from kdrv.explore.declare import Menu
 from kdrv.explore.differential import differences
-from kdrv.explore.execute import Run, Stand
+from kdrv.explore.execute import Run, Stand, scans
 from kdrv.explore.history import History, Violation
 from kdrv.explore.plan import Plan
 from kdrv.explore.properties import violations
@@ -56,8 +57,12 @@ class Bench:
         :class:`~kdrv.sim.world.SimWorld`.
         """
         stand = (self.rivals if rival else self.stands)[plan.checked]
+        spec = stand.spec
+        if plan.checked and not scans(plan):
+            words = ("kmemleak=off" if word == "kmemleak=on" else word for word in spec.cmdline)
+            spec = replace(spec, cmdline=tuple(words))
         world = SimWorld(self._ctx, self._toolchain, patience=patience, plan=plan.faults)
-        with world.boot(stand.spec) as machine:
+        with world.boot(spec) as machine:
             run = Run(machine, stand, self.menu, plan)
             run.live(look, before)
             return run.history()

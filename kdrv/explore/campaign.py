@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,7 @@ from kdrv.explore.plan import Step
 from kdrv.explore.shown import Shown
 from kdrv.explore.subject import Identity, Subject
 from kdrv.sim.faults import FaultKind
+from kdrv.sim.host import settle
 
 EXAMPLES = {False: 48, True: 8}
 """How many plans a batch has, on the plain and on the checked kernel."""
@@ -242,8 +244,11 @@ def _workers(
     # A fresh interpreter each: this process may have threads (a live display).
     spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()
+    numbers = spawn.Queue()
+    for number in range(jobs):
+        numbers.put(number)
     executor = ProcessPoolExecutor(
-        jobs, mp_context=spawn, initializer=_open, initargs=(subject, shown, cache, stop)
+        jobs, mp_context=spawn, initializer=_open, initargs=(subject, shown, cache, stop, numbers)
     )
     try:
         yield executor, stop
@@ -252,9 +257,10 @@ def _workers(
         executor.shutdown(cancel_futures=True)
 
 
-def _open(subject: Subject, shown: Shown, cache: Path, stop: Event) -> None:
+def _open(subject: Subject, shown: Shown, cache: Path, stop: Event, numbers: Queue[int]) -> None:
     """In a new worker: make the bench. Ctrl-C is for the process that asked."""
     global _bench, _stop
+    settle(numbers.get())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _bench = subject.bench(Context(cache=cache), shown)
     _stop = stop

@@ -80,7 +80,13 @@ def _no_reports(history: History) -> Iterable[Violation]:
 
 
 def _is_the_kernels_own(report: Report) -> bool:
-    """Linux takes down a directory in /proc/irq that it had no memory for (kernel/irq/proc.c)."""
+    """What Linux says by itself where memory fails.
+
+    It takes down a directory in /proc/irq that it had no memory for (kernel/irq/proc.c), and the
+    DMA checks give up (kernel/dma/debug.c).
+    """
+    if report.kind is Kind.DMA:
+        return "out of memory" in report.title
     return report.kind is Kind.WARN and "name 'spurious'" in report.title
 
 

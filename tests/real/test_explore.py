@@ -54,7 +54,7 @@ def test_a_correct_driver_is_left_alone(project: Path, kdrv: Kdrv) -> None:
     said = kdrv("explore", project, "--seeds", 60, "--kernels", "plain", "--json")
     assert said.status == 0, said.out + said.err
     campaign = said.data["campaign"]
-    assert campaign["runs"] >= 60
+    assert campaign["runs"] >= 40  # a plan that is drawn twice runs once
     assert said.data["bugs"] == []
     assert sum(campaign["fired"].values()) > 20
     assert campaign["lines_covered"] > 20, "KCOV has seen hardly anything of the driver"
@@ -62,7 +62,7 @@ def test_a_correct_driver_is_left_alone(project: Path, kdrv: Kdrv) -> None:
 
 
 def test_a_bug_is_found_shrunk_and_kept(broken: Path, kdrv: Kdrv) -> None:
-    said = kdrv("explore", broken, "--seeds", 400, "--kernels", "plain", "--profile", "lossy")
+    said = kdrv("explore", broken, "--seeds", 96, "--kernels", "plain", "--profile", "lossy")
     assert said.status == 1, said.out + said.err
     assert "Running" not in said.err
     bugs = load_all(broken / "bugs")
