@@ -277,8 +277,9 @@ class Run:
     # --- the reckoning
 
     def _settle(self, guest: Guest) -> None:
-        """Give what is still on its way time to arrive."""
-        guest.sleep(SETTLE_SECONDS)
+        """Give what is still on its way, in this plan's own time, time to arrive."""
+        faults = self._plan.faults
+        guest.sleep(SETTLE_SECONDS * max(1.0, faults.pace) * (1 + faults.jitter))
 
     def _serve(self, call: Call) -> None:
         """After faults have stopped, the device must be bound, or bind, and serve again."""
@@ -292,26 +293,25 @@ class Run:
             # A step has unloaded it and failed to load it again.
             load = partial(call.guest.load, file.path, file.params)
             self._perform(call.guest, Step("load", {}), "serve", lambda _: load())
-        rebind = self._menu.operations.get("bind")
-        if rebind:
-            self._perform(call.guest, Step("bind", {}), "serve", lambda _: rebind.run(call))
-        serving = [op for op in self._menu.operations.values() if op.serves]
-        for operation in serving:
-            arguments = simplest(operation.name, self._menu)
-            for _ in range(SERVE_TRIES):
-                step = Step(operation.name, arguments)
-                moment = self._perform(
-                    call.guest,
-                    step,
-                    "serve",
-                    lambda _: operation.run(call, **arguments),  # noqa: B023
-                )
-                if moment.outcome is Outcome.OK or self._hung():
-                    break
-                call.guest.sleep(RETRY_SECONDS)
-            self._serves = moment.outcome is Outcome.OK and self._serves is not False
-            if self._hung():
-                return
+        if rebind := self._menu.operations.get("bind"):
+            self._insist(call, "bind", {}, partial(rebind.run, call))
+        for operation in self._menu.operations.values():
+            if operation.serves and not self._hung():
+                arguments = simplest(operation.name, self._menu)
+                action = partial(operation.run, call, **arguments)
+                moment = self._insist(call, operation.name, arguments, action)
+                self._serves = moment.outcome is Outcome.OK and self._serves is not False
+
+    def _insist(
+        self, call: Call, name: str, arguments: dict[str, Any], action: Callable[[], object]
+    ) -> Moment:
+        """An operation of the serve phase, tried again while it fails; the last try."""
+        for _ in range(SERVE_TRIES):
+            moment = self._perform(call.guest, Step(name, arguments), "serve", lambda _: action())
+            if moment.outcome is Outcome.OK or self._hung():
+                break
+            call.guest.sleep(RETRY_SECONDS)
+        return moment
 
     def _close_files(self, guest: Guest) -> None:
         for slot in sorted(self._files):
@@ -327,8 +327,11 @@ class Run:
         if not scans(self._plan) or not guest.exists(KMEMLEAK):
             return
         guest.sleep(KMEMLEAK_AGE)
-        for _ in range(2):
-            guest.write_text(KMEMLEAK, "scan")
+        try:
+            for _ in range(2):
+                guest.write_text(KMEMLEAK, "scan")
+        except PermissionError:
+            return  # it has switched itself off, for want of memory
         self._leaks = parse_kmemleak(guest.read_text(KMEMLEAK))
 
     def history(self) -> History:

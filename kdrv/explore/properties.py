@@ -150,18 +150,13 @@ def _unloads(history: History) -> Iterable[Violation]:
 
 
 def _serves(history: History) -> Iterable[Violation]:
-    for moment in history.moments:
-        bad = moment.phase == "serve" and moment.does == "bind" and moment.outcome is Outcome.ERROR
-        if bad:
-            words = f"the driver does not bind again after faults have stopped: {moment.errno}"
-            yield Violation("serves-again", words, f"bind:{moment.errno}", at=moment.began)
+    last = {moment.does: moment for moment in history.moments if moment.phase == "serve"}
+    for moment in last.values():
+        if moment.outcome is Outcome.ERROR and (moment.does == "bind" or history.serves is False):
+            words = f"{moment.does} still fails once faults have stopped: {moment.errno}"
+            place = f"{moment.does}:{moment.errno}"
+            yield Violation("serves-again", words, place, at=moment.began)
             return
-    if history.serves is False:
-        last = [m for m in history.moments if m.phase == "serve" and m.outcome is Outcome.ERROR]
-        if last:
-            words = f"{last[-1].does} still fails after faults have stopped: {last[-1].errno}"
-            place = f"{last[-1].does}:{last[-1].errno}"
-            yield Violation("serves-again", words, place, at=last[-1].began)
 
 
 def _quiet_when_gone(history: History) -> Iterable[Violation]:
