@@ -45,6 +45,8 @@ class Device:
 
     regions: ClassVar[tuple[int, ...]] = ()
     registers: ClassVar[tuple[Register, ...]] = ()
+    telling: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of faults that this device lets its driver notice, as by a checksum."""
     _slots: ClassVar[Mapping[tuple[int, int], Register]] = {}
 
     def __init_subclass__(cls) -> None:

@@ -132,6 +132,8 @@ class RingDev(PciDevice):
     regions = (0x1000, 0x1000)
     msix = Msix(vectors=2, bar=1)
     express = Express()
+    # By CHECKSUM.
+    telling = frozenset({"dma_late", "dma_corrupt"})
     power = Power()
 
     ident = Register(0x00, access=Access.RO, reset=0x474E4952)

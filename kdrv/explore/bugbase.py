@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -110,8 +111,16 @@ def save(base: Path, found: Found, subject: Subject, processor: str) -> Bug:
     return Bug(folder, found.plan, record)
 
 
+def command_here(bug: Bug) -> str:
+    """The command line that replays a bug, from the current directory."""
+    near = Path(os.path.relpath(bug.folder))
+    place = bug.folder.absolute() if near.parts[:2] == ("..", "..") else near
+    words = shlex.split(bug.record.replay)
+    return shlex.join([*words[:2], str(place), *words[3:]])
+
+
 def command(folder: Path, project: Path) -> str:
-    """The command line that replays a bug."""
+    """The command line that replays a bug, from the project's directory."""
     try:
         shown = folder.relative_to(project)
     except ValueError:

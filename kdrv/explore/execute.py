@@ -42,8 +42,6 @@ LEAK_PLANS = 4
 GUEST_DEVICE = "guest"
 PROBE_MOST = 100
 """A driver that binds makes so many allocations that may fail, most of them deep in the kernel."""
-PARTING = frozenset({"unbind", "unload"})
-"""Operations after which a driver has let go of its device."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +239,9 @@ class Run:
             moment = replace(moment, outcome=Outcome.WRONG, words=words)
         moment = replace(moment, ended=self._machine.now)
         self._moments.append(moment)
-        if moment.does in PARTING and moment.outcome is Outcome.OK:
+        # An unbinding that found nothing to unbind may have met another one under way.
+        parted = moment.does == "unload" or (moment.does == "unbind" and moment.value is not None)
+        if parted and moment.outcome is Outcome.OK:
             self._unrest += [
                 Unrest(moment.ended, name, words)
                 for name, device in self._machine.devices.items()
@@ -351,6 +351,7 @@ class Run:
             stray=self._stray,
             unrest=tuple(self._unrest),
             unanswered=self._unanswered,
+            telling=frozenset(k for d in machine.devices.values() for k in d.telling),
             prompt=self._plan.faults.pace <= 1 and self._plan.faults.jitter < 1,
             hash=machine.history(),
             seconds=machine.clock(),

@@ -129,6 +129,8 @@ class History:
     serves: bool | None = None
     unrest: tuple[Unrest, ...] = ()
     unanswered: tuple[str, ...] = ()
+    telling: frozenset[str] = frozenset()
+    """Faults that a driver of these devices can notice although in general none can."""
     prompt: bool = False
     """Whether devices took no longer for anything than they usually do."""
     covered: frozenset[int] = frozenset()

@@ -109,15 +109,18 @@ def _returns(history: History) -> Iterable[Violation]:
         if moment.outcome in (Outcome.HUNG, Outcome.BLOCKED):
             how = "hangs for ever" if moment.outcome is Outcome.HUNG else "waits for ever"
             words = f"{moment.does} {how}" + (f": {moment.words}" if moment.words else "")
-            yield Violation("returns", words, _stack(moment), at=moment.began)
+            yield Violation("returns", words, _stuck_at(history, moment), at=moment.began)
             return
 
 
 def _right(history: History) -> Iterable[Violation]:
     # No driver can know that a bit it was given is wrong: then it cannot answer for its answers.
-    deceived = min(
-        (fault.at for fault in history.fired if not FACTS[fault.kind].detectable), default=FOREVER
+    deceits = (
+        fault.at
+        for fault in history.fired
+        if not FACTS[fault.kind].detectable and fault.kind not in history.telling
     )
+    deceived = min(deceits, default=FOREVER)
     for moment in history.moments:
         if moment.outcome is Outcome.WRONG and moment.ended < deceived:
             yield Violation(
@@ -234,9 +237,16 @@ def _absences(moments: Iterable[Moment]) -> list[tuple[int, int]]:
     return [*spans, (gone, FOREVER)] if gone is not None else spans
 
 
-def _stack(moment: Moment) -> str:
-    frames = re.findall(r"([A-Za-z_][\w:<>. ]*)\+0x", moment.words)
-    return f"{moment.does}:{'|'.join(frames[:4])}" if frames else moment.does
+def _stuck_at(history: History, moment: Moment) -> str:
+    """Where a call waits: its stack, or the register the driver touched last, or the call."""
+    if frames := re.findall(r"([A-Za-z_][\w:<>. ]*)\+0x", moment.words):
+        return "|".join(frames[:4])
+    touched = [
+        f"{record.device}:{record.register or record.offset}"
+        for record in history.trace
+        if isinstance(record, Access) and moment.began <= record.at <= moment.ended
+    ]
+    return touched[-1] if touched else moment.does
 
 
 def _without_numbers(text: str) -> str:

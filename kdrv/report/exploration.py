@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from kdrv.core.show import duration
-from kdrv.explore.bugbase import Bug, clean, name_of, story
+from kdrv.explore.bugbase import Bug, clean, command_here, name_of, story
 from kdrv.explore.campaign import CampaignResult, Limits
 from kdrv.explore.hunt import Found
 from kdrv.explore.replay import Replay
@@ -122,7 +122,7 @@ def show_campaign(result: CampaignResult, subject: Subject, bugs: Sequence[Bug])
         click.echo(f"{click.style(bug.name, fg=RED, bold=True)} (met {met} times)")
         for line in story(found.history, found.violation):
             click.echo(f"  {clean(line)}")
-        click.echo(f"  {click.style('replay:', bold=True)} {bug.record.replay}")
+        click.echo(f"  {click.style('replay:', bold=True)} {command_here(bug)}")
 
 
 def show_replays(replays: Sequence[tuple[Bug, Replay]]) -> None:
@@ -146,7 +146,7 @@ def show_replays(replays: Sequence[tuple[Bug, Replay]]) -> None:
             click.echo(f"         - {clean(found.one)}")
             click.echo(f"         + {clean(found.other)}")
         if not one.ok:
-            click.echo(f"       replay: {bug.record.replay}")
+            click.echo(f"       replay: {command_here(bug)}")
 
 
 def _exactness(one: Replay) -> str:
@@ -185,7 +185,7 @@ def campaign_data(
                 "met": result.met.get(found.violation.fingerprint, 1),
                 "steps": len(found.plan.steps),
                 "shrunk_from": found.shrunk_from,
-                "replay": bug.record.replay,
+                "replay": command_here(bug),
             }
             for found, bug in zip(result.bugs, bugs, strict=True)
         ],
