@@ -58,7 +58,9 @@ class _First:
         """Nothing to say."""
 
     def found(self, bug: Found) -> None:
-        if self._stop:
+        # Once: what the other workers still bring in is gathered in peace.
+        stop, self._stop = self._stop, False
+        if stop:
             raise KeyboardInterrupt
 
 

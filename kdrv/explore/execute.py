@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from kdrv.explore.declare import Call, Menu
 from kdrv.explore.history import PROBING, History, Line, Moment, Outcome, Unrest
 from kdrv.explore.plan import Plan, Step
 from kdrv.explore.stage import Stage
+from kdrv.explore.values import assertion, plain, simplest
 from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
 from kdrv.guest.files import GuestFile
 from kdrv.guest.session import Guest, Session
@@ -40,18 +42,26 @@ HOST_PATIENCE = 5.0
 LEAK_PLANS = 4
 """One seed in so many has kmemleak on the checked kernel."""
 GUEST_DEVICE = "guest"
+PARTING = -1
+"""The slot of the file that is open while its device goes."""
+NO_REQUEST = 0x5401
+"""An ioctl request (TCGETS) that drivers of devices do not know."""
 PROBE_MOST = 100
 """A driver that binds makes so many allocations that may fail, most of them deep in the kernel."""
 
 
 @dataclass(frozen=True)
 class Stand:
-    """A kernel with the driver staged, ready to boot again and again."""
+    """A kernel with the driver staged, ready to boot again and again.
+
+    ``bindings`` are as in :class:`~kdrv.explore.declare.Call`; ``nodes`` can be opened.
+    """
 
     spec: BootSpec
     driver: DriverFile
     bound: float = BOUND_SECONDS
     bindings: tuple[tuple[str, str], ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class Run:
@@ -127,6 +137,7 @@ class Run:
                 return
             self._settle(guest)
             self._serve(self._call(guest, driver))
+            self._part(self._call(guest, driver))
             self._settle(guest)
             self._unanswered = tuple(
                 f"{name}: {words}"
@@ -215,7 +226,7 @@ class Run:
             name = errno.errorcode.get(error.errno or 0, str(error.errno))
             moment = replace(moment, outcome=Outcome.ERROR, errno=name)
         except AssertionError as error:
-            moment = replace(moment, outcome=Outcome.WRONG, words=_assertion(error))
+            moment = replace(moment, outcome=Outcome.WRONG, words=assertion(error))
         except GuestSilent as silent:
             stuck = silent.inspection
             free = stuck is not None and stuck.state.startswith("S")
@@ -313,6 +324,27 @@ class Run:
             call.guest.sleep(RETRY_SECONDS)
         return moment
 
+    def _part(self, call: Call) -> None:
+        """Take the device away while a file is open, use that file, and give the device back."""
+        menu = self._menu.operations
+        if self._machine.pulled or self._hung() or not {"open_file", "unbind"} <= menu.keys():
+            return
+        for path in self._stand.nodes if self._stand.bindings else ():
+            for name, arguments in (
+                ("open_file", {"path": path, "flags": os.O_RDWR, "slot": PARTING}),
+                ("unbind", {}),
+                ("read_file", {"slot": PARTING, "size": 16}),
+                ("control_file", {"slot": PARTING, "request": NO_REQUEST, "content": b""}),
+                ("bind", {}),
+                ("read_file", {"slot": PARTING, "size": 16}),
+                ("close_file", {"slot": PARTING}),
+            ):
+                action = partial(menu[name].run, call, **arguments)
+                step = Step(name, arguments)
+                self._perform(call.guest, step, "part", lambda _: action())  # noqa: B023
+                if self._hung():
+                    return
+
     def _close_files(self, guest: Guest) -> None:
         for slot in sorted(self._files):
             with contextlib.suppress(OSError):
@@ -367,33 +399,3 @@ class Run:
 def scans(plan: Plan) -> bool:
     """Whether kmemleak is on: it doubles the time of a run."""
     return plan.checked and plan.seed % LEAK_PLANS == 0
-
-
-def simplest(name: str, menu: Menu) -> dict[str, Any]:
-    """The simplest arguments of an operation: what its strategies shrink to."""
-    from kdrv.explore.generate import minimal
-
-    return {key: minimal(strategy) for key, strategy in menu[name].arguments.items()}
-
-
-def plain(value: object) -> Any:
-    """A value as plain data; what is none becomes its text."""
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        return value
-    if isinstance(value, bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(one) for one in value]
-    return repr(value)
-
-
-def _assertion(error: AssertionError) -> str:
-    """What did not hold, and the line of the source that says so."""
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].name}: {frames[-1].line}" if frames else ""
-    text = str(error).strip()
-    return f"{text} ({place})" if text else place

@@ -36,7 +36,8 @@ class Moment:
     """One operation of a run. Times are nanoseconds of virtual time.
 
     ``value`` is what it gave, as plain data; ``errno`` the name of its error, such as ``EIO``.
-    ``phase`` is where in the run it was done: ``load``, ``plan``, ``serve``, ``unload``.
+    ``phase`` is where in the run it was done: ``load``, ``plan``, ``serve``, ``part``,
+    ``unload``.
     """
 
     index: int

@@ -153,7 +153,8 @@ def _unloads(history: History) -> Iterable[Violation]:
 
 
 def _serves(history: History) -> Iterable[Violation]:
-    last = {moment.does: moment for moment in history.moments if moment.phase == "serve"}
+    last = {m.does: m for m in history.moments if m.phase == "serve"}
+    last.update((m.does, m) for m in history.moments if (m.phase, m.does) == ("part", "bind"))
     for moment in last.values():
         if moment.outcome is Outcome.ERROR and (moment.does == "bind" or history.serves is False):
             words = f"{moment.does} still fails once faults have stopped: {moment.errno}"
@@ -212,7 +213,8 @@ def _works_when_calm(history: History) -> Iterable[Violation]:
     if history.fired or away or not history.prompt:
         return
     for moment in history.moments:
-        if moment.outcome is Outcome.ERROR and moment.errno in ("EIO", "ETIMEDOUT"):
+        served = moment.phase in ("plan", "serve")
+        if served and moment.outcome is Outcome.ERROR and moment.errno in ("EIO", "ETIMEDOUT"):
             words = f"{moment.does} fails although nothing is wrong: {moment.errno}"
             place = f"{moment.does}:{moment.errno}"
             yield Violation("works-when-calm", words, place, at=moment.began)

@@ -47,9 +47,9 @@ class Subject:
         return Bench(
             ctx,
             self.toolchain,
-            _bound(self.stands, shown.bindings),
+            _bound(self.stands, shown.bindings, shown.opens),
             self.menu(shown),
-            _bound(self.rivals, shown.rival_bindings),
+            _bound(self.rivals, shown.rival_bindings, shown.opens),
         )
 
     def menu(self, shown: Shown) -> Menu:
@@ -164,8 +164,12 @@ def prepare(
     )
 
 
-def _bound(stands: dict[bool, Stand], bindings: tuple[tuple[str, str], ...]) -> dict[bool, Stand]:
-    return {checked: replace(stand, bindings=bindings) for checked, stand in stands.items()}
+def _bound(
+    stands: dict[bool, Stand], bindings: tuple[tuple[str, str], ...], nodes: tuple[str, ...]
+) -> dict[bool, Stand]:
+    return {
+        checked: replace(stand, bindings=bindings, nodes=nodes) for checked, stand in stands.items()
+    }
 
 
 def operation_files(project: Project) -> tuple[Path, ...]:
