@@ -30,6 +30,8 @@ JITTERS = (0.0, 0.5, 4.0)
 NUMBERS = 12
 """Faults at single opportunities are drawn among so many first ones."""
 STORMS = 2
+COMINGS = frozenset({"bind", "unbind", "unload_and_load"})
+"""Operations by which a driver comes to its device and leaves it."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,18 @@ def plans(choice: Choice) -> SearchStrategy[Plan]:
     names = sorted(choice.operations)
     weighted = [name for name in names for _ in range(choice.operations[name].weight)]
     few = st.lists(st.sampled_from(names), min_size=1, max_size=6, unique=True)
-    swarms = st.one_of(few, st.just(weighted))
+    free = st.one_of(few, st.just(weighted))
+    stay = [name for name in weighted if name not in COMINGS] or weighted
+    come = [name for name in names if name in COMINGS]
+    starve = tuple(kind for kind in choice.kinds if FACTS[kind].side is Side.GUEST)
+    # Anything; all calm, where every error is the driver's own; probes that run out of memory.
+    styles = st.sampled_from([0, 0, 0, 0, 1, 2] if come and starve else [0, 0, 0, 0, 1])
+    swarms = (free, st.just(stay), st.just(come))
     counts = st.integers(1, MOST_ACTORS)
-    rules = st.lists(_rule(choice.kinds), max_size=MOST_RULES) if choice.kinds else st.just([])
-    seeds, jitters, paces = (
-        st.integers(0, 999_999),
-        st.sampled_from(JITTERS),
-        st.sampled_from(PACES),
-    )
+    rules = (_rules(choice.kinds), _rules(()), _rules(starve))
+    seeds, pace, jitter = st.integers(0, 999_999), st.sampled_from(PACES), st.sampled_from(JITTERS)
+    paces = (pace, st.sampled_from([1.0, 0.0]), pace)
+    jitters = (jitter, st.just(0.0), st.just(0.0))
     pauses = st.sampled_from(PAUSES)
     pool = st.sampled_from(choice.pool) if choice.pool else None
     more = st.booleans()
@@ -79,15 +85,22 @@ def plans(choice: Choice) -> SearchStrategy[Plan]:
 
     @st.composite
     def plan(draw: DrawFn) -> Plan:
-        swarm = st.sampled_from(draw(swarms))
+        style = draw(styles)
+        swarm = st.sampled_from(draw(swarms[style]))
         actors = st.integers(0, draw(counts) - 1)
         fresh = st.lists(step(swarm, actors), min_size=1, max_size=CHUNK)
-        pieces = draw(st.lists(chunk(fresh), min_size=1, max_size=MOST_CHUNKS))
+        piece = fresh if style else chunk(fresh)
+        pieces = draw(st.lists(piece, min_size=1, max_size=MOST_CHUNKS))
         steps = tuple(one for piece in pieces for one in piece)
-        faults = FaultPlan(draw(seeds), tuple(draw(rules)), draw(jitters), draw(paces))
+        chosen = tuple(draw(rules[style]))
+        faults = FaultPlan(draw(seeds), chosen, draw(jitters[style]), draw(paces[style]))
         return Plan(steps, faults, choice.checked)
 
     return plan()
+
+
+def _rules(kinds: Sequence[FaultKind]) -> SearchStrategy[list[Rule]]:
+    return st.lists(_rule(kinds), max_size=MOST_RULES) if kinds else st.builds(list)
 
 
 def _rule(kinds: Sequence[FaultKind]) -> SearchStrategy[Rule]:
