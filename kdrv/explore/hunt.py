@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -18,10 +18,12 @@ from kdrv.explore.bench import Bench
 from kdrv.explore.coverage import marked
 from kdrv.explore.generate import Choice, plans
 from kdrv.explore.history import History, Violation
-from kdrv.explore.plan import Plan, Step
+from kdrv.explore.plan import Plan, Step, dump
 from kdrv.sim.faults import FaultKind, explicit
 
-SHRINK_SECONDS = 20.0
+SHRINK_SECONDS = 45.0
+SHRINK_RUNS = 300
+"""Shrinking ends after so many runs, the same on every machine; on a slow one by the time."""
 LONGEST_PIECE = 12
 QUIET = tuple(HealthCheck)
 
@@ -77,6 +79,15 @@ class _Bug(Exception):
     """Raised for hypothesis alone: this plan fails in the way that is being looked for."""
 
 
+class _Enough(BaseException):
+    """Ends hypothesis, which would go on drawing: no ``Exception``, for those it takes for bugs."""
+
+
+def _size(found: tuple[Plan, Violation]) -> tuple[int, int, int]:
+    plan = found[0]
+    return len(plan.steps), len(plan.faults.rules), len(dump(plan))
+
+
 class Hunt:
     """Carries a task out. ``stop`` is asked before every run."""
 
@@ -117,7 +128,7 @@ class Hunt:
         def probe(plan: Plan) -> None:
             self._probe(plan)
 
-        with contextlib.suppress(_Bug):
+        with contextlib.suppress(_Bug, _Enough):
             probe()
         found = self._found() if self._best else None
         return Caught(
@@ -137,8 +148,9 @@ class Hunt:
     def _probe(self, plan: Plan) -> None:
         said = self._answers.get(plan.key)
         if said is None:
-            if time.monotonic() > self._until or self._stop():
-                return
+            spent = self._target and self._runs - self._first[0] > SHRINK_RUNS
+            if spent or time.monotonic() > self._until or self._stop():
+                raise _Enough
             said = self._answers[plan.key] = self._try(plan)
         for violation in said:
             if violation.fingerprint in self._task.known:
@@ -150,7 +162,7 @@ class Hunt:
                 self._first = (self._runs, len(plan.steps))
                 self._until = time.monotonic() + self._task.shrink_seconds
             if violation.fingerprint == self._target:
-                self._best = (plan, violation)
+                self._best = min(self._best or (plan, violation), (plan, violation), key=_size)
                 raise _Bug
 
     def _try(self, plan: Plan) -> list[Violation]:
@@ -172,18 +184,42 @@ class Hunt:
                 self._kept.append(plan.steps[:LONGEST_PIECE])
 
     def _found(self) -> Found | None:
-        """The bug with its faults named one by one, if it shows that way too."""
+        """The bug, without what does not matter, and with its faults named one by one."""
         assert self._best
-        plan, violation = self._best
+        plan, _ = self._best
+        found = self._shows(plan)
+        if found is None:
+            # A run that was cut short by the host (see HOST_PATIENCE) and not by the driver.
+            return None
+        exact = replace(plan, faults=explicit(plan.faults, found.history.fired))
+        for smaller in (exact, *self._shorter(exact)):
+            if smaller != found.plan and (again := self._shows(smaller)):
+                found = again
+        return self._pruned(found)
+
+    def _pruned(self, found: Found) -> Found:
+        """Without each step that the bug can do without, where hypothesis had no time to see it."""
+        for place in reversed(range(len(found.plan.steps))):
+            steps = found.plan.steps[:place] + found.plan.steps[place + 1 :]
+            if again := self._shows(replace(found.plan, steps=steps)):
+                found = again
+        return found
+
+    def _shows(self, plan: Plan) -> Found | None:
+        """What a plan shows, if it is the bug."""
         history = self._bench.run(plan)
-        exact = replace(plan, faults=explicit(plan.faults, history.fired))
-        if exact != plan:
-            again = self._bench.run(exact)
-            for one in self._bench.judge(exact, again):
-                if one.fingerprint == violation.fingerprint:
-                    return Found(one, exact, again, *self._first)
         for one in self._bench.judge(plan, history):
-            if one.fingerprint == violation.fingerprint:
+            if one.fingerprint == self._target:
                 return Found(one, plan, history, *self._first)
-        # A run that was cut short by the host (see HOST_PATIENCE) and not by the driver.
         return None
+
+    def _shorter(self, plan: Plan) -> Iterator[Plan]:
+        """Without the steps that were not reached, each actor's last ones."""
+        done = Counter(m.actor for m in self._bench.run(plan).moments if m.phase == "plan")
+        kept = []
+        for step in plan.steps:
+            if done[step.actor]:
+                done[step.actor] -= 1
+                kept.append(step)
+        if len(kept) < len(plan.steps):
+            yield replace(plan, steps=tuple(kept))
