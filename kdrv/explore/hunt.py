@@ -19,7 +19,7 @@ from kdrv.explore.coverage import marked
 from kdrv.explore.generate import Choice, plans
 from kdrv.explore.history import History, Violation
 from kdrv.explore.plan import Plan, Step, dump
-from kdrv.sim.faults import FaultKind, explicit
+from kdrv.sim.faults import FaultKind, Rule, explicit
 
 SHRINK_SECONDS = 45.0
 SHRINK_RUNS = 300
@@ -191,18 +191,30 @@ class Hunt:
         if found is None:
             # A run that was cut short by the host (see HOST_PATIENCE) and not by the driver.
             return None
-        exact = replace(plan, faults=explicit(plan.faults, found.history.fired))
-        for smaller in (exact, *self._shorter(exact)):
-            if smaller != found.plan and (again := self._shows(smaller)):
-                found = again
-        return self._pruned(found)
+        for smaller in self._shorter(plan):
+            found = self._shows(smaller) or found
+        return self._named(self._pruned(found))
+
+    def _named(self, found: Found) -> Found:
+        """With the faults that fired in place of rates."""
+        faults = explicit(found.plan.faults, found.history.fired)
+        return self._shows(replace(found.plan, faults=faults)) or found
 
     def _pruned(self, found: Found) -> Found:
-        """Without each step that the bug can do without, where hypothesis had no time to see it."""
+        """Without each step that the bug can do without, where hypothesis had no time to see it.
+
+        A fault at a numbered opportunity is another one when there are fewer steps before it, so
+        the same faults at every opportunity are tried first.
+        """
+        rules = tuple(
+            Rule(rule.kind, rate=1.0, device=rule.device, most=rule.most)
+            for rule in found.plan.faults.rules
+        )
+        faults = replace(found.plan.faults, rules=rules)
+        found = self._shows(replace(found.plan, faults=faults)) or found
         for place in reversed(range(len(found.plan.steps))):
             steps = found.plan.steps[:place] + found.plan.steps[place + 1 :]
-            if again := self._shows(replace(found.plan, steps=steps)):
-                found = again
+            found = self._shows(replace(found.plan, steps=steps)) or found
         return found
 
     def _shows(self, plan: Plan) -> Found | None:
