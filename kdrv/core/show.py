@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
+# What a terminal obeys (ECMA-48): control sequences; strings, which end with ST or BEL, and here
+# with the line too, so that one that never ends hides no more than its line; other escapes.
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]+[0-~]|\x1b[0-~]"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+# What turns the direction of text or ends a line unseen, and what no UTF-8 or XML holds.
+_DECEIVING = re.compile(
+    "[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+
+
+def clean(text: str) -> str:
+    """Text of others made fit to be printed.
+
+    Terminal escapes and control characters are gone, except for ends of lines and tabs. What
+    turns the direction of text is written out (``\\u202e``), as is what cannot be encoded.
+    """
+    return _DECEIVING.sub(lambda found: f"\\u{ord(found[0]):04x}", _ESCAPES.sub("", text))
+
 
 def size(count: int) -> str:
     """``1.4 GB`` of a number of bytes."""

@@ -58,6 +58,11 @@ def select(
     return chosen
 
 
+def by_name(ctx: Context, name: str) -> Toolchain:
+    """The toolchain of a provider that was chosen before, by its name."""
+    return debian.provision(ctx) if name == debian.DebianToolchain.name else host.find(ctx)
+
+
 def lacks(ctx: Context, tree: Path, tools: Toolchain, *, rust: bool) -> list[str]:
     """What keeps ``tools`` from building and booting ``tree``, in words; empty when nothing does.
 

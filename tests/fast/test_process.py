@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdrv.core.errors import CommandFailed, DeadlineExceeded, SetupError
-from kdrv.core.process import Command, LocalRunner
+from kdrv.core.limits import LimitExceeded, Limits
+from kdrv.core.process import Command, Inside, LocalRunner
 
 
 def test_a_command_prints_as_a_line_that_a_shell_runs_alike(tmp_path: Path) -> None:
@@ -82,3 +83,35 @@ def _gone(pid: int) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def test_a_program_that_does_not_read_its_input_cannot_hold_us() -> None:
+    done = LocalRunner().run(Command(("true",)), deadline=10, input="x" * (1 << 20))
+    assert done.ok
+
+
+def test_input_cannot_be_written_to() -> None:
+    command = Command(("sh", "-c", "echo more >&0 || echo refused; cat"))
+    output = LocalRunner().run(command, deadline=10, input="hello\n").output
+    assert output.splitlines()[-2:] == ["refused", "hello"]
+
+
+def test_a_long_line_comes_whole() -> None:
+    heard: list[str] = []
+    script = "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end"
+    done = LocalRunner().run(Command(("sh", "-c", script)), deadline=60, on_line=heard.append)
+    assert heard == ["x" * 3000000, "end"]
+    assert done.output == "x" * 3000000 + "\nend\n"
+
+
+def test_what_a_program_prints_is_limited() -> None:
+    with pytest.raises(LimitExceeded, match="yes printed more than 100 kB") as caught:
+        LocalRunner().run(Command(("yes",)), deadline=60, limits=Limits(output=100_000))
+    assert caught.value.detail[-1] == "y"
+    assert caught.value.reproducer == "yes"
+
+
+def test_errors_speak_of_the_program_in_the_sandbox() -> None:
+    command = Command(("sh", "-c", "exit 2"), inside=Inside(("/usr/bin/make",)))
+    with pytest.raises(CommandFailed, match="make ended with status 2"):
+        LocalRunner().run(command, deadline=10)

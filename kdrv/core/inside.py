@@ -1,0 +1,79 @@
+"""Reading what an untrusted build left behind.
+
+A build can leave a symbolic link to the user's keys where a log should be, a FIFO whose opening
+never returns, or a file larger than the memory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from kdrv.core.errors import WorkFailed
+from kdrv.core.show import size
+
+
+class UntrustedFile(WorkFailed):
+    """A file of a build is not what it must be: it leads outside, is no file, or is too large."""
+
+
+def inside(root: Path, path: Path) -> Path:
+    """Where ``path`` (relative to ``root``, or below it) really lies: always below ``root``.
+
+    Raises :class:`UntrustedFile` when it leads outside, and FileNotFoundError when it is not there.
+    """
+    top = Path(os.path.realpath(root, strict=True))
+    try:
+        real = Path(os.path.realpath(root / path, strict=True))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UntrustedFile(f"{path} cannot be read: {error.strerror}") from error
+    if not real.is_relative_to(top):
+        raise UntrustedFile(f"{path} leads out of {root}", expected="a file of the build's own")
+    return real
+
+
+def open_inside(root: Path, path: Path, limit: int) -> BinaryIO:
+    """A regular file of at most ``limit`` bytes below ``root``, open for reading.
+
+    Raises like :func:`inside`, and :class:`UntrustedFile` for anything else than such a file.
+    """
+    real = inside(root, path)
+    # Before it is opened: to open a device can have effects.
+    _require_file(path, real.lstat())
+    try:
+        opened = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UntrustedFile(f"{path} cannot be read: {error.strerror}") from error
+    file = os.fdopen(opened, "rb")
+    try:
+        # Again, of the file that is open now: a build that still runs may have changed the path.
+        facts = os.fstat(opened)
+        _require_file(path, facts)
+        if Path(f"/proc/self/fd/{opened}").readlink() != real:
+            raise UntrustedFile(f"{path} changed while it was opened")
+        if facts.st_size > limit:
+            raise UntrustedFile(
+                f"{path} has {size(facts.st_size)}", expected=f"at most {size(limit)}"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_text_inside(root: Path, path: Path, limit: int) -> str:
+    """The text of such a file; what is no UTF-8 appears as U+FFFD. Raises like the above."""
+    with open_inside(root, path, limit) as file:
+        # Not more than that even if it grows right now.
+        return file.read(limit).decode(errors="replace")
+
+
+def _require_file(path: Path, facts: os.stat_result) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise UntrustedFile(f"{path} is no regular file", expected="a file of the build's own")
