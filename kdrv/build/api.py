@@ -23,6 +23,7 @@ from kdrv.core.project import FILENAME, DriverSection, Project, load_project
 from kdrv.kernel import source
 from kdrv.kernel.arch import Arch
 from kdrv.kernel.tree import KernelTree
+from kdrv.machine.contract import KernelImage
 from kdrv.toolchain.base import Toolchain
 from kdrv.toolchain.select import AUTO, select
 
@@ -184,6 +185,8 @@ def build(
         again = request.command(lane.language)
         kernel = build_kernel(ctx, bench.tree, lane, bench.toolchain, reproducer=again)
         module = None
+        if request.instrument and kernel.image and not request.module:
+            module = _instrumented(ctx, request, bench, lane, kernel.image)
         if request.module and kernel.image:
             module = build_module(
                 ctx,
@@ -197,6 +200,32 @@ def build(
             )
         results.append(LaneBuild(kernel, module))
     return tuple(results)
+
+
+def _instrumented(
+    ctx: Context, request: BuildRequest, bench: Workbench, lane: Lane, image: KernelImage
+) -> ModuleBuild | None:
+    """A driver of the tree built once more, by itself, to tell what of it was reached.
+
+    None for one that is built in, or that does not build by itself.
+    """
+    driver = request.driver
+    if not driver or driver.builtin:
+        return None
+    file = built_module(image.build, driver.module)
+    folder = bench.tree.path / file.parent.relative_to(image.build)
+    built = build_module(
+        ctx,
+        folder,
+        bench.tree,
+        lane,
+        image,
+        bench.toolchain,
+        variables=INSTRUMENTED,
+        only=file.name,
+        reproducer=request.command(lane.language),
+    )
+    return built if built.ok else None
 
 
 def build_and_check(ctx: Context, request: BuildRequest, *, check: bool) -> tuple[LaneBuild, ...]:

@@ -22,7 +22,7 @@ from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.core.process import Command, Completed
 from kdrv.kernel.tree import FIRST_MODULE_OUTPUT
-from kdrv.toolchain.base import MODULE, MODULE_OUTPUT, OUTPUT, SOURCE, Bind
+from kdrv.toolchain.base import MODULE, MODULE_OUTPUT, OUTPUT, SOURCE, Bind, Toolchain
 from kdrv.toolchain.requirements import at_least
 
 LOG = "kdrv-check.log"
@@ -108,14 +108,16 @@ class Crate:
             return None
         program = words.index(names[0])
         env = dict(word.split("=", 1) for word in words[:program])
-        flags = iter(words[program + 1 : -1])
+        # Behind the source stand further options, for the crates of rust/.
+        source = next((w for w in reversed(words) if w.endswith(".rs") and w[0] != "-"), "")
+        flags = iter(word for word in words[program + 1 :] if word != source)
         kept = []
         for flag in flags:
             if flag == "--out-dir":
-                next(flags)
+                next(flags, "")
             elif not flag.startswith(("--emit=", "--error-format=", "--remap-path-scope=")):
                 kept.append(flag)
-        return cls(env, tuple(kept), words[-1])
+        return cls(env, tuple(kept), source)
 
 
 class Bench:
@@ -206,17 +208,30 @@ class Bench:
     def rustdoc(self, crate: Crate) -> Completed:
         """Run rustdoc over a crate with the flags it was compiled with (rust/Makefile)."""
         # A driver has no public interface: its documentation is that of its private items.
-        options = ["--document-private-items", "-Arustdoc::private_intra_doc_links"]
-        options += ["--check", "-Zunstable-options", JSON]
-        # rustdoc does not save target modifiers (https://github.com/rust-lang/rust/issues/144521).
-        rustc = self.make.toolchain.versions.get("rustc", "")
-        if "-Zfixed-x18" in crate.arguments and at_least(rustc, "1.88"):
-            options.append("-Cunsafe-allow-abi-mismatch=fixed-x18")
-        words = ("rustdoc", *crate.arguments, *options, crate.source)
+        words = rustdoc_words(crate, self.make.toolchain, *PRIVATE_ITEMS)
         return self.run(words, {**crate.env, "RUSTC_BOOTSTRAP": "1"})
 
     def at_home(self, diagnostic: Diagnostic) -> Diagnostic:
         """The diagnostic with the paths that :class:`Diagnostic` promises."""
-        file = _ROOTS.sub("", diagnostic.file)
-        detail = _ROOTS.sub("", diagnostic.detail)
-        return replace(diagnostic, file=file, detail=detail, lane=self.make.lane.name)
+        return at_home(diagnostic, self.make.lane.name)
+
+
+PRIVATE_ITEMS = ("--document-private-items", "-Arustdoc::private_intra_doc_links")
+"""What rustdoc is told about a crate that nobody else uses."""
+
+
+def rustdoc_words(crate: Crate, toolchain: Toolchain, *options: str) -> tuple[str, ...]:
+    """The command that has rustdoc check a crate and write nothing."""
+    added = [*options, "--check", "-Zunstable-options", JSON]
+    # rustdoc does not save target modifiers (https://github.com/rust-lang/rust/issues/144521).
+    rustc = toolchain.versions.get("rustc", "")
+    if "-Zfixed-x18" in crate.arguments and at_least(rustc, "1.88"):
+        added.append("-Cunsafe-allow-abi-mismatch=fixed-x18")
+    return "rustdoc", *crate.arguments, *added, crate.source
+
+
+def at_home(diagnostic: Diagnostic, lane: str) -> Diagnostic:
+    """A diagnostic from inside the sandbox, with its paths relative and its lane."""
+    file = _ROOTS.sub("", diagnostic.file)
+    detail = _ROOTS.sub("", diagnostic.detail)
+    return replace(diagnostic, file=file, detail=detail, lane=lane)

@@ -18,7 +18,7 @@ _RUSTFMT_ERROR = re.compile(r"^error(?:\[\w+\])?: (?P<message>.+)$")
 _RUSTC_PLACE = re.compile(r"^\s*--> (?P<file>.+):(?P<line>\d+):(?P<column>\d+)$")
 _RUSTC_SUMMARY = re.compile(r"^aborting due to|^\d+ warnings? emitted$")
 _CHECKPATCH = re.compile(
-    r"^(?P<file>[^:]+):(?P<line>\d+): (?P<level>ERROR|WARNING|CHECK):(?P<code>[A-Z0-9_]+): "
+    r"^(?P<file>[^:]*):(?P<line>\d+): (?P<level>ERROR|WARNING|CHECK):(?P<code>[A-Z0-9_]+): "
     r"(?P<message>.*)$"
 )
 _KERNEL_DOC = re.compile(
@@ -74,24 +74,24 @@ def rust_json(output: str, tool: str, sources: str) -> tuple[Diagnostic, ...]:
             continue
         try:
             message = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if message.get("$message_type") == "diagnostic" and (
-            record := _rust(message, tool, sources)
-        ):
-            found.append(record)
-    return tuple(dict.fromkeys(found))
+            if message.get("$message_type") == "diagnostic":
+                found.append(_rust(message, tool, sources))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue  # a macro may print anything, also what only looks like a message
+    return tuple(one for one in dict.fromkeys(found) if one)
 
 
-def checkpatch(output: str) -> tuple[Diagnostic, ...]:
-    """``checkpatch.pl --terse --show-types``; its CHECKs, asked for by --strict, are warnings."""
+def checkpatch(output: str, check: Level = Level.WARNING) -> tuple[Diagnostic, ...]:
+    """``checkpatch.pl --terse --show-types``; ``check`` is the level of its CHECKs, asked for by
+    --strict. What is about a patch's message has no file (``--showfile``)."""
+    levels = {"ERROR": Level.ERROR, "WARNING": Level.WARNING, "CHECK": check}
     return tuple(
         Diagnostic(
             tool="checkpatch",
-            level=Level.ERROR if match["level"] == "ERROR" else Level.WARNING,
+            level=levels[match["level"]],
             message=match["message"],
             file=match["file"],
-            line=int(match["line"]),
+            line=int(match["line"]) if match["file"] else 0,
             code=match["code"],
         )
         for match in _matches(_CHECKPATCH, output)

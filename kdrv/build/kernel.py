@@ -62,6 +62,15 @@ def build_kernel(
     return builder.from_cache() if tree.identity else builder.in_workspace()
 
 
+def built_before(ctx: Context, tree: KernelTree, lane: Lane, toolchain: Toolchain) -> Entry | None:
+    """The cache's kernel of a package's tree, if it is there."""
+    return Store(ctx).find(CACHED_KIND, _key(tree, lane, toolchain))
+
+
+def _key(tree: KernelTree, lane: Lane, toolchain: Toolchain) -> str:
+    return digest("kernel-1", tree.identity, lane.identity, toolchain.identity)
+
+
 class _Builder:
     def __init__(
         self, ctx: Context, tree: KernelTree, lane: Lane, toolchain: Toolchain, reproducer: str
@@ -75,7 +84,7 @@ class _Builder:
         self.began = time.monotonic()
 
     def from_cache(self) -> KernelBuild:
-        key = digest("kernel-1", self.tree.identity, self.lane.identity, self.toolchain.identity)
+        key = _key(self.tree, self.lane, self.toolchain)
         made: list[KernelBuild] = []
 
         def make(data: Path) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kdrv.build.lane import Lane
 from kdrv.core.context import Context
 from kdrv.core.events import Step
-from kdrv.core.process import Command, Completed
+from kdrv.core.process import Command, Completed, LineListener
 from kdrv.kernel.tree import KernelTree
 from kdrv.toolchain.base import OUTPUT, SOURCE, Bind, Toolchain
 
@@ -74,8 +74,20 @@ class Heard:
             self.step.progress(self.targets, max(self.total, self.targets), doing)
 
 
-def run(ctx: Context, command: Command, heard: Heard, log: Path) -> Completed:
-    """Run make, keeping its whole output in ``log``; a failed build is a result, not an error."""
-    done = ctx.runner.run(command, deadline=BUILD_DEADLINE, check=False, on_line=heard.line)
+def run(
+    ctx: Context,
+    command: Command,
+    heard: Heard,
+    log: Path,
+    *,
+    on_line: LineListener | None = None,
+    deadline: float = BUILD_DEADLINE,
+) -> Completed:
+    """Run make, keeping its whole output in ``log``; a failed build is a result, not an error.
+
+    ``on_line`` listens in place of ``heard``.
+    """
+    listener = on_line or heard.line
+    done = ctx.runner.run(command, deadline=deadline, check=False, on_line=listener)
     log.write_text(f"$ {command.shell()}\n{done.output}")
     return done

@@ -17,7 +17,7 @@ from kdrv.core.process import Command
 from kdrv.core.store import Store, digest
 from kdrv.kernel.tree import FIRST_MODULE_OUTPUT, KernelTree
 from kdrv.machine.contract import KernelImage
-from kdrv.toolchain.base import MODULE, MODULE_OUTPUT, Bind, Toolchain
+from kdrv.toolchain.base import MODULE, MODULE_OUTPUT, SOURCE, Bind, Toolchain
 
 KIND = "module"
 LOG = "kdrv-make.log"
@@ -50,35 +50,41 @@ def build_module(
     toolchain: Toolchain,
     *,
     variables: tuple[str, ...] = (),
+    only: str = "",
     reproducer: str = "",
 ) -> ModuleBuild:
     """Build every module of ``directory``; what does not compile is a result, not an error.
 
-    ``variables`` are added to make's command line.
+    ``variables`` are added to make's command line. ``only`` is the one .ko to build, by its path
+    in the directory. A directory of ``tree`` is built where the tree is, for what it includes.
     Neither the module's sources nor the kernel's build directory are written to.
     """
     directory = require_module(directory)
     began = time.monotonic()
-    key = digest("module-1", str(directory), str(image.build), variables)
+    one = (only,) if only else ()
+    key = digest("module-1", str(directory), str(image.build), variables, *one)
     facts = {"directory": str(directory), "lane": lane.name, "version": str(tree.version)}
     with Store(ctx).workspace(KIND, key, facts, waiting=f"module {directory}") as output:
         make = Make(tree, lane, toolchain, image.build)
         outside = tree.version.pair >= FIRST_MODULE_OUTPUT
         if outside:
-            arguments = [*variables, f"M={MODULE}", f"MO={MODULE_OUTPUT}", "modules"]
-            binds = [Bind(directory, MODULE), Bind(output, MODULE_OUTPUT, writable=True)]
+            place = module_place(directory, tree)
+            arguments = [*variables, f"M={place}", f"MO={MODULE_OUTPUT}", only or "modules"]
+            binds = [Bind(output, MODULE_OUTPUT, writable=True)]
+            if place == MODULE:
+                binds.append(Bind(directory, MODULE))
         else:
             # Before MO= a module was built among its sources: give make a copy of them.
             copy = Command(("cp", "-aT", "--update", str(directory), str(output)))
             ctx.runner.run(copy, deadline=60)
-            arguments = [*variables, f"M={MODULE}", "modules"]
+            arguments = [*variables, f"M={MODULE}", only or "modules"]
             binds = [Bind(output, MODULE, writable=True)]
         command_line = make.command(arguments, jobs=ctx.jobs, binds=binds, writable=False)
         with guarded(output):
             label = f"building {directory.name} for lane {lane.name}"
             with ctx.events.step(label) as step:
                 done = run(ctx, command_line, Heard(step), output / LOG)
-        modules = _modules(output) if done.ok else ()
+        modules = () if not done.ok else (output / only,) if only else _modules(output)
         said = parse(done.output.splitlines(), lane=lane.name)
         said = placed(ctx, toolchain, said, output)
     return ModuleBuild(
@@ -91,6 +97,12 @@ def build_module(
         log=output / LOG,
         reproducer=reproducer,
     )
+
+
+def module_place(directory: Path, tree: KernelTree) -> str:
+    """Where make sees a module's directory: in the tree, if it is the tree's."""
+    inside = directory.is_relative_to(tree.path)
+    return f"{SOURCE}/{directory.relative_to(tree.path)}" if inside else MODULE
 
 
 def _modules(output: Path) -> tuple[Path, ...]:

@@ -22,7 +22,7 @@ from kdrv.core.errors import EXIT_FAILED, UsageError
 
 if TYPE_CHECKING:
     from kdrv.core.context import Context
-    from kdrv.explore.campaign import Limits
+    from kdrv.explore.campaign import Away, Limits
     from kdrv.explore.subject import Subject
     from kdrv.sim.faults import FaultKind
 
@@ -52,7 +52,13 @@ def seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> f
     help="Stop after so long, as 90s, 5m or 2h.  [default: 60s without --seeds]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="First seed.")
-@click.option("-j", "--jobs", type=click.IntRange(1), help="Runs at once.  [default: processors]")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    help="Runs at once.  [default: processors, or what the cluster has room for]",
+)
+@click.option("--cluster", metavar="ADDRESS", help="Run on the workers of a Dask scheduler.")
 @click.option(
     "--kernels",
     type=click.Choice(list(KINDS)),
@@ -74,6 +80,7 @@ def explore(
     limit: float | None,
     seed: int,
     jobs: int | None,
+    cluster: str | None,
     kernels: str,
     profile: str | None,
     against: str | None,
@@ -89,11 +96,21 @@ def explore(
     Operations come from the project's tests (@operation), or from what the driver shows. Every
     bug is found once, shrunk, and kept in the bug base with the command that replays it.
     """
+    from kdrv.core.executor import workers
     from kdrv.explore.subject import prepare
     from kdrv.testing.prepare import make_request
     from kdrv.testing.worlds import rules_of
 
     project = project_at(path)
+    if cluster and regress:
+        raise UsageError(
+            "--regress runs the bugs on this machine",
+            remedy="leave --cluster out",
+        )
+    if cluster:
+        # Nobody shall wait for a kernel to be built, and learn then that there is no cluster.
+        with workers(cluster=cluster):
+            pass
     request = make_request(
         project,
         "sim",
@@ -110,14 +127,13 @@ def explore(
         if regress:
             ok = _regress(ctx, subject, folder, as_json=as_json)
         else:
-            from kdrv.explore.campaign import Limits
+            from kdrv.explore.campaign import Away, Limits
 
             if limit is None and seeds is None:
                 limit = DEFAULT_TIME
             limits = Limits(seeds, limit, seed)
-            ok = _campaign(
-                ctx, subject, limits, jobs or ctx.jobs, kinds, folder, html, as_json=as_json
-            )
+            away = Away(cluster, request) if cluster else None
+            ok = _campaign(ctx, subject, limits, jobs, kinds, folder, html, away, as_json=as_json)
     sys.exit(0 if ok else EXIT_FAILED)
 
 
@@ -125,10 +141,11 @@ def _campaign(
     ctx: Context,
     subject: Subject,
     limits: Limits,
-    jobs: int,
+    jobs: int | None,
     kinds: tuple[FaultKind, ...] | None,
     folder: Path,
     html: str | None,
+    away: Away | None,
     *,
     as_json: bool,
 ) -> bool:
@@ -141,7 +158,7 @@ def _campaign(
     with live(limits, quiet=as_json) as display:
         keeper = Keeper(folder, subject, display)
         campaign = Campaign(
-            subject, shown, limits, jobs=jobs, kinds=kinds or BEARABLE, watcher=keeper
+            subject, shown, limits, jobs=jobs, kinds=kinds or BEARABLE, watcher=keeper, away=away
         )
         result = campaign.run(ctx)
     if html:

@@ -61,7 +61,7 @@ def replay(
         if gdb is not None:
             from kdrv.explore.gdb import stop_at
 
-            stop_at(bench, known.plan, gdb, _hold)
+            stop_at(subject, bench, known.plan, gdb, Path(scratch), _hold)
             return
         result = run_again(bench, known, subject.identity, twice=doublecheck)
     if as_json:
@@ -74,6 +74,9 @@ def replay(
 
 
 def _hold(command: str) -> None:
-    """Show how to attach, and wait for a key."""
+    """Show how to attach, and wait for a key, or for a line where nobody sits at a terminal."""
     click.echo(f"kdrv: stopped; in another terminal: {command}", err=True)
-    click.pause("kdrv: press a key to go on ...", err=True)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        click.pause("kdrv: press a key, then continue in gdb ...", err=True)
+    else:
+        sys.stdin.readline()

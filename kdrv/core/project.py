@@ -111,12 +111,22 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def find_project(start: Path) -> Path | None:
-    """The nearest directory with a ``kdrv.toml``, from ``start`` upwards."""
+    """The nearest driver's project from ``start`` upwards, by its ``kdrv.toml``.
+
+    One with nothing but ``[policy]`` belongs to a kernel tree, and is passed by.
+    """
     start = start.absolute()
     for folder in (start, *start.parents):
-        if (folder / FILENAME).is_file():
+        if (folder / FILENAME).is_file() and not _only_policy(folder / FILENAME):
             return folder
     return None
+
+
+def _only_policy(path: Path) -> bool:
+    try:
+        return set(tomllib.loads(path.read_text())) == {"policy"}
+    except (OSError, ValueError):
+        return False  # whoever loads it will say what is wrong
 
 
 def load_project(root: Path) -> Project:

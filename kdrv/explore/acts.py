@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
+import stat
 from typing import TypeVar
 
 from kdrv.explore.declare import Call
 from kdrv.guest.files import GuestFile
 from kdrv.guest.link import Pending
+from kdrv.guest.session import Session
 
 T = TypeVar("T")
 PATIENCE = 5.0
@@ -113,7 +116,7 @@ def open_and_close(call: Call, path: str) -> None:
 
 
 def make_item(call: Call, place: str, name: str) -> None:
-    """Make an item in configfs."""
+    """Make an item in configfs; ``name`` may be a path."""
     call.guest.mkdir(f"{place}/{name}")
 
 
@@ -122,14 +125,34 @@ def remove_item(call: Call, place: str, name: str) -> None:
     call.guest.rmdir(f"{place}/{name}")
 
 
-def configure_item(call: Call, place: str, name: str, number: int, text: str) -> str:
-    """Write one of an item's attributes, and read it."""
-    attributes = call.guest.listdir(f"{place}/{name}")
-    if not attributes:
-        return ""
-    path = f"{place}/{name}/{attributes[number % len(attributes)]}"
-    call.guest.write_text(path, text)
-    return call.guest.read_text(path)
+def configure_item(
+    call: Call, place: str, name: str, number: int, text: str | None = None
+) -> str | None:
+    """Write one of an item's attributes, unless ``text`` is None, and read it.
+
+    ``number`` picks it among those below the item; without a ``name`` the item is the subsystem.
+    """
+    path, mode = f"{place}/{name}".rstrip("/"), stat.S_IFDIR
+    while stat.S_ISDIR(mode):
+        entries = call.guest.listdir(path)
+        if not entries:
+            return None
+        number, place_in = divmod(number, len(entries))
+        path = f"{path}/{entries[place_in]}"
+        mode = call.guest.stat(path).st_mode
+    if text is not None and mode & 0o222:
+        call.guest.write_text(path, text)
+    return call.guest.read_text(path) if mode & 0o444 else None
+
+
+def remove_items(guest: Session, place: str) -> None:
+    """Remove all that was made below a directory of configfs, as far as it can be."""
+    for name in guest.listdir(place):
+        path = f"{place}/{name}"
+        with contextlib.suppress(OSError):
+            if stat.S_ISDIR(guest.stat(path).st_mode):
+                remove_items(guest, path)
+                guest.rmdir(path)
 
 
 def read_attribute(call: Call, path: str) -> bytes:

@@ -27,7 +27,6 @@ from kdrv.explore.plan import Plan
 from kdrv.explore.subject import Subject
 
 PLAN, BUG, STORY, CONSOLE, TRACE = "plan.toml", "bug.toml", "story.txt", "console.txt", "trace.txt"
-FOLDER = "bugs"
 FORMAT = 1
 TOLD = 40
 """How many of the last operations the story tells."""

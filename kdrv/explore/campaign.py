@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
-from pathlib import Path
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kdrv.core.context import Context
-from kdrv.explore.bench import Bench
+from kdrv.core.executor import Workers, workers
 from kdrv.explore.generate import BEARABLE, Choice, allowed
-from kdrv.explore.hunt import Caught, Found, Hunt, Task
+from kdrv.explore.hunt import Caught, Found, Task
 from kdrv.explore.plan import Step
 from kdrv.explore.shown import Shown
 from kdrv.explore.subject import Identity, Subject
+from kdrv.explore.worker import Post, carry_out, make_post
 from kdrv.sim.faults import FaultKind
-from kdrv.sim.host import settle
+from kdrv.testing.prepare import TestRequest
 
 EXAMPLES = {False: 48, True: 8}
 """How many plans a batch has, on the plain and on the checked kernel."""
@@ -41,6 +35,18 @@ class Limits:
     seeds: int | None = None
     seconds: float | None = None
     first: int = 0
+
+
+@dataclass(frozen=True)
+class Away:
+    """A campaign on other machines: their scheduler's address (see :mod:`kdrv.core.cluster`).
+
+    Their workers make the driver ready by themselves, from the ``request`` it was made ready from
+    here: kernels and modules are in each machine's own cache.
+    """
+
+    address: str
+    request: TestRequest
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,11 @@ class _Ledger:
 
 
 class Campaign:
-    """Explores a subject within limits, ``jobs`` batches at once."""
+    """Explores a subject within limits, ``jobs`` batches at once (default: what there is room for).
+
+    What a batch is drawn from follows from those that have ended: one at a time they give the same
+    result wherever they run, otherwise it depends on which is ready first.
+    """
 
     def __init__(
         self,
@@ -139,15 +149,18 @@ class Campaign:
         shown: Shown,
         limits: Limits,
         *,
-        jobs: int,
+        jobs: int | None,
         kinds: tuple[FaultKind, ...] = BEARABLE,
         watcher: Watcher,
+        away: Away | None = None,
     ) -> None:
         self._subject = subject
         self._shown = shown
         self._limits = limits
-        self._jobs = jobs
+        self._wanted_jobs = jobs
+        self._jobs = jobs or 1
         self._watcher = watcher
+        self._away = away
         self._menu = subject.menu(shown)
         machine = subject.project.machine
         self._kinds = allowed(kinds, devices=bool(machine.device))
@@ -160,22 +173,30 @@ class Campaign:
         """Until a limit is reached or somebody interrupts."""
         self._began = time.monotonic()
         interrupted = False
-        with _workers(self._subject, self._shown, self._jobs, ctx.cache) as (executor, stop):
+        address = self._away.address if self._away else None
+        post = make_post(
+            self._subject,
+            self._shown,
+            cache=None if self._away else ctx.cache,
+            request=self._away.request if self._away else None,
+        )
+        with workers(self._wanted_jobs, cluster=address) as executor:
             running: set[Future[Caught]] = set()
             try:
-                while self._fill(executor, running):
+                while self._fill(executor, post, running):
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     self._collect(done)
             except KeyboardInterrupt:
                 interrupted = True
-                stop.set()
+                executor.stop()
                 self._collect(wait(running, timeout=STOP_SECONDS).done)
         return self._result(interrupted)
 
-    def _fill(self, executor: Executor, running: set[Future[Caught]]) -> bool:
+    def _fill(self, executor: Workers, post: Post, running: set[Future[Caught]]) -> bool:
         """Keep every worker busy; false when there is nothing left to wait for."""
+        self._jobs = executor.jobs
         while len(running) < self._jobs and (task := self._task()):
-            running.add(executor.submit(hunt, task))
+            running.add(executor.submit(carry_out, post, task))
         return bool(running)
 
     def _task(self) -> Task | None:
@@ -205,8 +226,8 @@ class Campaign:
         return self._began + self._limits.seconds - time.monotonic()
 
     def _collect(self, done: set[Future[Caught]]) -> None:
-        for future in done:
-            fresh = self._ledger.enter(future.result(), time.monotonic() - self._began)
+        for caught in sorted((future.result() for future in done), key=lambda one: one.seed):
+            fresh = self._ledger.enter(caught, time.monotonic() - self._began)
             if fresh:
                 self._watcher.found(fresh)
             self._watcher.progress(self._result(interrupted=False))
@@ -223,51 +244,9 @@ class Campaign:
             ledger.virtual,
             frozenset(ledger.covered),
             dict(ledger.fired),
-            tuple(kind for kind in ledger.wanted if not ledger.fired[kind]),
+            tuple(kind for kind in FaultKind if ledger.wanted[kind] and not ledger.fired[kind]),
             tuple(ledger.bugs.values()),
             dict(ledger.met),
             tuple(ledger.samples),
             interrupted,
         )
-
-
-# --- in the workers
-
-_bench: Bench | None = None
-_stop: Event | None = None
-
-
-@contextmanager
-def _workers(
-    subject: Subject, shown: Shown, jobs: int, cache: Path
-) -> Iterator[tuple[Executor, Event]]:
-    # A fresh interpreter each: this process may have threads (a live display).
-    spawn = multiprocessing.get_context("spawn")
-    stop = spawn.Event()
-    numbers = spawn.Queue()
-    for number in range(jobs):
-        numbers.put(number)
-    executor = ProcessPoolExecutor(
-        jobs, mp_context=spawn, initializer=_open, initargs=(subject, shown, cache, stop, numbers)
-    )
-    try:
-        yield executor, stop
-    finally:
-        stop.set()
-        executor.shutdown(cancel_futures=True)
-
-
-def _open(subject: Subject, shown: Shown, cache: Path, stop: Event, numbers: Queue[int]) -> None:
-    """In a new worker: make the bench. Ctrl-C is for the process that asked."""
-    global _bench, _stop
-    settle(numbers.get())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _bench = subject.bench(Context(cache=cache), shown)
-    _stop = stop
-
-
-def hunt(task: Task) -> Caught:
-    """In a worker: carry a task out; operations are the worker's own, for they are code."""
-    assert _bench and _stop
-    choice = replace(task.choice, operations=_bench.menu.operations)
-    return Hunt(_bench, replace(task, choice=choice), _stop.is_set).run()

@@ -12,7 +12,8 @@ from typing import Any
 
 from kdrv.core.errors import DeadlineExceeded, WorkFailed
 from kdrv.devices.errors import DeviceFault
-from kdrv.explore.coverage import Recorder, offsets
+from kdrv.explore.acts import remove_items
+from kdrv.explore.coverage import offsets
 from kdrv.explore.declare import Call, Menu
 from kdrv.explore.history import PROBING, History, Line, Moment, Outcome, Unrest
 from kdrv.explore.plan import Plan, Step
@@ -23,12 +24,13 @@ from kdrv.guest.files import GuestFile
 from kdrv.guest.session import Guest, Session
 from kdrv.machine.contract import BootSpec, MachineEnded
 from kdrv.machine.reports import Report, judge, parse_kmemleak
-from kdrv.sim import allocfail, dmamap, removal
-from kdrv.sim.faults import FACTS, FaultKind, Side
+from kdrv.sim import dmamap, removal
+from kdrv.sim.faults import FaultKind
+from kdrv.sim.kcov import Recorder
 from kdrv.sim.machine import SimMachine
+from kdrv.sim.shortage import Scarcity
 from kdrv.testing.driver import Driver, DriverFile, LeftTraces
 from kdrv.testing.scripts import KMEMLEAK, KMEMLEAK_AGE
-from kdrv.testing.traces import code_of
 
 BOOT_SECONDS = 60.0
 BOUND_SECONDS = 30.0
@@ -37,24 +39,20 @@ SETTLE_SECONDS = 15.0
 """How long a device may need to be itself again once nothing goes wrong any more."""
 RETRY_SECONDS = 1.0
 SERVE_TRIES = 3
-HOST_PATIENCE = 5.0
-"""How long a kernel may compute, in seconds of the host, while no virtual time passes."""
 LEAK_PLANS = 4
 """One seed in so many has kmemleak on the checked kernel."""
-GUEST_DEVICE = "guest"
 PARTING = -1
 """The slot of the file that is open while its device goes."""
 NO_REQUEST = 0x5401
 """An ioctl request (TCGETS) that drivers of devices do not know."""
-PROBE_MOST = 100
-"""A driver that binds makes so many allocations that may fail, most of them deep in the kernel."""
 
 
 @dataclass(frozen=True)
 class Stand:
     """A kernel with the driver staged, ready to boot again and again.
 
-    ``bindings`` are as in :class:`~kdrv.explore.declare.Call`; ``nodes`` can be opened.
+    ``bindings`` are as in :class:`~kdrv.explore.declare.Call`; ``nodes`` can be opened,
+    ``subsystems`` are directories of configfs.
     """
 
     spec: BootSpec
@@ -62,6 +60,7 @@ class Stand:
     bound: float = BOUND_SECONDS
     bindings: tuple[tuple[str, str], ...] = ()
     nodes: tuple[str, ...] = ()
+    subsystems: tuple[str, ...] = ()
 
 
 class Run:
@@ -69,6 +68,7 @@ class Run:
 
     def __init__(self, machine: SimMachine, stand: Stand, menu: Menu, plan: Plan) -> None:
         self._machine = machine
+        self._scarcity = Scarcity(machine)
         self._stand = stand
         self._menu = menu
         self._plan = plan
@@ -118,10 +118,10 @@ class Run:
         if self._plan.checked and guest.exists(dmamap.TRACING):
             dmamap.start(guest)
             self._maps = True
-        if any(FACTS[rule.kind].side is Side.GUEST for rule in self._plan.faults.rules):
-            allocfail.prepare(guest)
-        driver = Driver(guest, self._stand.driver)
-        self._perform(guest, Step("load", {}), "load", lambda call: driver.load())
+        self._scarcity.prepare(guest)
+        starve = partial(self._scarcity.draw, FaultKind.PROBE_FAIL_NTH)
+        driver = Driver(guest, self._stand.driver, starve=starve)
+        self._perform(guest, Step("load", {}), "load", driver.load)
         self._loaded = driver.loaded
         if not self._loaded:
             return
@@ -147,11 +147,10 @@ class Run:
             for recorder in self._recorders:
                 recorder.stop()
                 places |= recorder.places
-            self._close_files(guest)
+            self._let_go(guest)
         if driver.loaded:
-            if places:
-                code = code_of(guest, driver.name, self._stand.driver.code)
-                self._covered = offsets(places, code)
+            if driver.code:
+                self._covered = offsets(places, driver.code)
             self._unload(guest, driver)
         self._scan(guest)
         if self._maps:
@@ -195,12 +194,8 @@ class Run:
                 if step.pause:
                     stage.pause(step.pause / 1e6)
                 operation = self._menu[step.does]
-                self._perform(
-                    call.guest,
-                    step,
-                    "plan",
-                    lambda _: operation.run(call, **step.arguments),  # noqa: B023
-                )
+                action = partial(operation.run, call, **step.arguments)
+                self._perform(call.guest, step, "plan", action)
                 if self._hung():
                     return
 
@@ -211,7 +206,7 @@ class Run:
         session: Session,
         step: Step,
         phase: str,
-        action: Callable[[Any], object],
+        action: Callable[[], object],
     ) -> Moment:
         """One operation and how it went. Raises what ends the run."""
         index, self._count = self._count, self._count + 1
@@ -221,7 +216,7 @@ class Run:
         )
         try:
             with self._armed(session, phase, step.does):
-                moment = replace(moment, value=plain(action(None)))
+                moment = replace(moment, value=plain(action()))
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, str(error.errno))
             moment = replace(moment, outcome=Outcome.ERROR, errno=name)
@@ -262,24 +257,11 @@ class Run:
 
     @contextlib.contextmanager
     def _armed(self, session: Session, phase: str, does: str) -> Iterator[None]:
-        """Let an allocation of the operation fail where the schedule says so."""
-        kind = FaultKind.PROBE_FAIL_NTH if phase == "load" else FaultKind.ALLOC_FAIL_NTH
-        drawn = None
-        if phase in ("load", "plan"):
-            drawn = self._machine.schedule.draw(kind, GUEST_DEVICE, self._machine.now)
-        if drawn is None:
+        """Let an allocation of a plan's operation fail where the schedule says so."""
+        kind = FaultKind.PROBE_FAIL_NTH if does in PROBING else FaultKind.ALLOC_FAIL_NTH
+        shortage = self._scarcity.draw(kind) if phase == "plan" else None
+        with shortage.on(session) if shortage else contextlib.nullcontext():
             yield
-            return
-        nth = allocfail.number_of(drawn)
-        if does in PROBING:
-            nth = drawn.dice.randint(1, PROBE_MOST)
-        self._machine.trace.note(self._machine.now, GUEST_DEVICE, f"fault {kind}", {"nth": nth})
-        plain = session.begin
-        session.begin = allocfail.failing(session, nth)
-        try:
-            yield
-        finally:
-            session.begin = plain
 
     def _hung(self) -> bool:
         """Whether a call did not come back: what follows would wait as long, and tell no more."""
@@ -297,13 +279,13 @@ class Run:
         if self._machine.pulled:
             step = Step("remove", {})
             gone = partial(removal.announce, self._machine, call.guest)
-            self._perform(call.guest, step, "serve", lambda _: gone())
+            self._perform(call.guest, step, "serve", gone)
             return
         file = self._stand.driver
         if file.path and file.module not in {module.name for module in call.guest.modules()}:
             # A step has unloaded it and failed to load it again.
             load = partial(call.guest.load, file.path, file.params)
-            self._perform(call.guest, Step("load", {}), "serve", lambda _: load())
+            self._perform(call.guest, Step("load", {}), "serve", load)
         if rebind := self._menu.operations.get("bind"):
             self._insist(call, "bind", {}, partial(rebind.run, call))
         for operation in self._menu.operations.values():
@@ -318,7 +300,7 @@ class Run:
     ) -> Moment:
         """An operation of the serve phase, tried again while it fails; the last try."""
         for _ in range(SERVE_TRIES):
-            moment = self._perform(call.guest, Step(name, arguments), "serve", lambda _: action())
+            moment = self._perform(call.guest, Step(name, arguments), "serve", action)
             if moment.outcome is Outcome.OK or self._hung():
                 break
             call.guest.sleep(RETRY_SECONDS)
@@ -341,18 +323,22 @@ class Run:
             ):
                 action = partial(menu[name].run, call, **arguments)
                 step = Step(name, arguments)
-                self._perform(call.guest, step, "part", lambda _: action())  # noqa: B023
+                self._perform(call.guest, step, "part", action)
                 if self._hung():
                     return
 
-    def _close_files(self, guest: Guest) -> None:
+    def _let_go(self, guest: Guest) -> None:
+        """Close and remove what the plan has left and what keeps the driver in use."""
         for slot in sorted(self._files):
             with contextlib.suppress(OSError):
                 guest.begin.close(self._files[slot]).result()
         self._files.clear()
+        for place in self._stand.subsystems:
+            with contextlib.suppress(OSError):
+                remove_items(guest, place)
 
     def _unload(self, guest: Guest, driver: Driver) -> None:
-        self._perform(guest, Step("unload", {}), "unload", lambda _: driver.unload())
+        self._perform(guest, Step("unload", {}), "unload", driver.unload)
 
     def _scan(self, guest: Guest) -> None:
         """What kmemleak finds, where there is one; two scans must agree."""

@@ -6,26 +6,47 @@ A kernel of User Mode Linux is a process: while it waits for its calendar, any d
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from kdrv.core.errors import UsageError
+from kdrv.core.errors import SetupError, UsageError
 from kdrv.explore.bench import Bench
-from kdrv.explore.history import History
 from kdrv.explore.plan import Plan
+from kdrv.explore.subject import Subject
 from kdrv.sim.machine import SimMachine
 from kdrv.testing.driver import Driver
+from kdrv.testing.traces import Code
+from kdrv.toolchain.base import SOURCE
 
 PATIENCE = 24 * 3600.0
 """A kernel that is being debugged does nothing for long, in seconds of the host."""
+SCRIPT = "kdrv.gdb"
+SIGNALS = "SIGSEGV SIGUSR1 SIGUSR2 SIGALRM SIGVTALRM SIGIO SIGCHLD SIGWINCH"
+"""What User Mode Linux lives on: page faults, interrupts, time."""
 
 
-def stop_at(bench: Bench, plan: Plan, seconds: float, stopped: Callable[[str], None]) -> History:
+def stop_at(
+    subject: Subject,
+    bench: Bench,
+    plan: Plan,
+    seconds: float,
+    scratch: Path,
+    stopped: Callable[[str], None],
+) -> None:
     """Run a plan; at ``seconds`` of virtual time call ``stopped`` with gdb's command line.
 
-    The kernel goes on when that returns. Raises :class:`UsageError` for a time before the driver
-    is loaded.
+    The kernel goes on when that returns. ``scratch`` holds what gdb reads. Raises
+    :class:`SetupError` without a gdb, and :class:`UsageError` for a time before the driver is
+    loaded, or after the end.
     """
+    if not shutil.which("gdb"):
+        raise SetupError(
+            "there is no debugger here: gdb is not installed",
+            expected="gdb in the search path",
+            remedy="apt-get install gdb",
+        )
+    calls: list[str] = []
 
     def look(machine: SimMachine, driver: Driver) -> None:
         at = round(seconds * 1e9)
@@ -35,10 +56,35 @@ def stop_at(bench: Bench, plan: Plan, seconds: float, stopped: Callable[[str], N
                 expected="a later moment; kdrv replay --trace shows them all",
             )
         image = bench.stands[plan.checked].spec.kernel.image
-        command = f"gdb -p {kernel_process(os.getpid(), image.name)} {image}"
-        machine.engine.clock.at(at, lambda: stopped(command))
+        script = scratch / SCRIPT
+        told = commands(subject, plan.checked, driver.code)
+        script.write_text("".join(f"{line}\n" for line in told))
 
-    return bench.run(plan, look, patience=PATIENCE)
+        def stop() -> None:
+            process = kernel_process(os.getpid(), image.name)
+            calls.append(f"gdb -q -p {process} -x {script} {image}")
+            stopped(calls[-1])
+
+        machine.engine.clock.at(at, stop)
+
+    history = bench.run(plan, look, patience=PATIENCE)
+    if not calls:
+        raise UsageError(
+            f"the run was over at {history.seconds:.9f} s, before {seconds} s",
+            expected="an earlier moment; kdrv replay --trace shows them all",
+        )
+
+
+def commands(subject: Subject, checked: bool, code: Code | None) -> list[str]:
+    """What gdb is to know: the kernel's signals, the driver's addresses, and its sources."""
+    lines = [f"handle {SIGNALS} nostop noprint pass"]
+    if code and checked in subject.modules:
+        places = [f"-s {section.name} {start:#x}" for start, section in code.sections]
+        lines.append(f"add-symbol-file {subject.modules[checked]} {' '.join(places)}")
+    for seen, place in ((subject.below, subject.sources), (SOURCE, subject.tree)):
+        if place:
+            lines.append(f"set substitute-path {seen} {place}")
+    return lines
 
 
 def kernel_process(root: int, name: str, proc: Path = Path("/proc")) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -83,8 +83,7 @@ class _Enough(BaseException):
     """Ends hypothesis, which would go on drawing: no ``Exception``, for those it takes for bugs."""
 
 
-def _size(found: tuple[Plan, Violation]) -> tuple[int, int, int]:
-    plan = found[0]
+def _size(plan: Plan) -> tuple[int, int, int]:
     return len(plan.steps), len(plan.faults.rules), len(dump(plan))
 
 
@@ -100,7 +99,7 @@ class Hunt:
         self._seen = set(task.seen)
         self._answers: dict[str, list[Violation]] = {}
         self._target = ""
-        self._best: tuple[Plan, Violation] | None = None
+        self._best: Plan | None = None
         self._first = (0, 0)
         self._runs = 0
         self._virtual = 0.0
@@ -130,7 +129,7 @@ class Hunt:
 
         with contextlib.suppress(_Bug, _Enough):
             probe()
-        found = self._found() if self._best else None
+        found = self._found(self._best) if self._best else None
         return Caught(
             task.seed,
             task.choice.checked,
@@ -162,7 +161,7 @@ class Hunt:
                 self._first = (self._runs, len(plan.steps))
                 self._until = time.monotonic() + self._task.shrink_seconds
             if violation.fingerprint == self._target:
-                self._best = min(self._best or (plan, violation), (plan, violation), key=_size)
+                self._best = min(self._best or plan, plan, key=_size)
                 raise _Bug
 
     def _try(self, plan: Plan) -> list[Violation]:
@@ -183,22 +182,20 @@ class Hunt:
             if plan.steps:
                 self._kept.append(plan.steps[:LONGEST_PIECE])
 
-    def _found(self) -> Found | None:
+    def _found(self, plan: Plan) -> Found | None:
         """The bug, without what does not matter, and with its faults named one by one."""
-        assert self._best
-        plan, _ = self._best
         found = self._shows(plan)
         if found is None:
-            # A run that was cut short by the host (see HOST_PATIENCE) and not by the driver.
+            # A run that was cut short by the host (HOST_PATIENCE) and not by the driver.
             return None
-        for smaller in self._shorter(plan):
-            found = self._shows(smaller) or found
+        if shorter := _reached(found):
+            found = self._shows(shorter) or found
         return self._named(self._pruned(found))
 
     def _named(self, found: Found) -> Found:
         """With the faults that fired in place of rates."""
-        faults = explicit(found.plan.faults, found.history.fired)
-        return self._shows(replace(found.plan, faults=faults)) or found
+        plan = replace(found.plan, faults=explicit(found.plan.faults, found.history.fired))
+        return found if plan == found.plan else self._shows(plan) or found
 
     def _pruned(self, found: Found) -> Found:
         """Without each step that the bug can do without, where hypothesis had no time to see it.
@@ -225,13 +222,13 @@ class Hunt:
                 return Found(one, plan, history, *self._first)
         return None
 
-    def _shorter(self, plan: Plan) -> Iterator[Plan]:
-        """Without the steps that were not reached, each actor's last ones."""
-        done = Counter(m.actor for m in self._bench.run(plan).moments if m.phase == "plan")
-        kept = []
-        for step in plan.steps:
-            if done[step.actor]:
-                done[step.actor] -= 1
-                kept.append(step)
-        if len(kept) < len(plan.steps):
-            yield replace(plan, steps=tuple(kept))
+
+def _reached(found: Found) -> Plan | None:
+    """The plan without the steps that were not reached, each actor's last ones, if there are."""
+    done = Counter(m.actor for m in found.history.moments if m.phase == "plan")
+    kept = []
+    for step in found.plan.steps:
+        if done[step.actor]:
+            done[step.actor] -= 1
+            kept.append(step)
+    return replace(found.plan, steps=tuple(kept)) if len(kept) < len(found.plan.steps) else None

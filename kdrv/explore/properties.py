@@ -11,17 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from kdrv.explore.history import PROBING, History, Moment, Outcome, Violation
-from kdrv.machine.reports import Kind, Report
 from kdrv.machine.verdict import describe, severity
+from kdrv.sim.excuses import excused
 from kdrv.sim.faults import FACTS, FaultKind
 from kdrv.sim.trace import Access, DmaAccess, Note
 
-OUR_OWN = frozenset({Kind.ALLOC_FAILURE})
-"""Reports that a fault of ours brings about, and that say nothing of the driver."""
-HARMLESS_AFTER = {
-    # The kernel gives an interrupt up that nobody handles: a storm of ours, not the driver's doing.
-    Kind.IRQ: frozenset({FaultKind.IRQ_STORM, FaultKind.IRQ_SPURIOUS, FaultKind.IRQ_DUPLICATE}),
-}
 QUIETABLE = frozenset(
     {
         FaultKind.IRQ_LOST,
@@ -34,7 +28,6 @@ QUIETABLE = frozenset(
     }
 )
 """Faults that do not keep a driver from telling its device to stop."""
-STARVED = frozenset({FaultKind.ALLOC_FAIL_NTH, FaultKind.PROBE_FAIL_NTH})
 FOREVER = 1 << 63
 LATE_DMA = frozenset({FaultKind.DMA_AFTER_FREE, FaultKind.DMA_LATE})
 
@@ -62,14 +55,7 @@ def violations(
 
 
 def _no_reports(history: History) -> Iterable[Violation]:
-    fired = {fault.kind for fault in history.fired}
-    told = [
-        report
-        for report in history.reports
-        if report.kind not in OUR_OWN
-        and not HARMLESS_AFTER.get(report.kind, frozenset()) & fired
-        and not (_is_the_kernels_own(report) and fired & STARVED)
-    ]
+    told = [report for report in history.reports if not excused(report, history.fired)]
     if not told:
         return
     # What comes first explains the rest, unless something graver does.
@@ -77,17 +63,6 @@ def _no_reports(history: History) -> Iterable[Violation]:
     yield Violation(
         "no-report", describe(first), f"{first.kind}:{first.fingerprint}", tuple(first.lines[:30])
     )
-
-
-def _is_the_kernels_own(report: Report) -> bool:
-    """What Linux says by itself where memory fails.
-
-    It takes down a directory in /proc/irq that it had no memory for (kernel/irq/proc.c), and the
-    DMA checks give up (kernel/dma/debug.c).
-    """
-    if report.kind is Kind.DMA:
-        return "out of memory" in report.title
-    return report.kind is Kind.WARN and "name 'spurious'" in report.title
 
 
 def _legal_access(history: History) -> Iterable[Violation]:

@@ -198,11 +198,13 @@ def operations(shown: Shown) -> list[Operation]:
     if shown.opens:
         add(acts.open_and_close, serves=True, path=st.sampled_from(shown.opens), weight=1)
     if shown.subsystems:
-        place, name = st.sampled_from(shown.subsystems), st.sampled_from(["a", "b"])
-        text = st.one_of(st.integers(0, 1).map(str), st.integers().map(str))
+        place, name = st.sampled_from(shown.subsystems), st.sampled_from(["a", "b", "a/a"])
+        number, some = st.integers(0, 99), st.text("abc \n", max_size=20)
+        text = st.one_of(st.none(), st.integers(0, 1).map(str), st.integers().map(str), some)
+        where = st.one_of(name, st.just(""))
         add(acts.make_item, place=place, name=name)
         add(acts.remove_item, place=place, name=name, weight=2)
-        add(acts.configure_item, place=place, name=name, number=st.integers(0, 9), text=text)
+        add(acts.configure_item, place=place, name=where, number=number, text=text)
     if shown.readable:
         add(acts.read_attribute, path=st.sampled_from(shown.readable))
     if shown.writable:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kdrv.build.module import module_place
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.core.project import Project
-from kdrv.explore.acts import bind
 from kdrv.explore.bench import Bench
 from kdrv.explore.declare import Menu, Operation, declares, load_menu
 from kdrv.explore.execute import Stand
@@ -22,16 +22,17 @@ from kdrv.sim.faults import CALM
 from kdrv.sim.machine import SimMachine
 from kdrv.testing.driver import Driver
 from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
-from kdrv.toolchain.base import Toolchain
+from kdrv.toolchain.base import MODULE, Toolchain
 
 
 @dataclass(frozen=True)
 class Subject:
     """A driver, ready to be run again and again; can be handed to other processes.
 
-    ``files`` declare the user's operations. ``modules`` are the driver's own .ko files with debug
-    information, by kind of kernel. ``identity`` tells drivers and kernels apart. ``rivals`` are for
-    the twin, if the driver is to be compared with one.
+    ``files`` declare the user's operations. ``modules`` are the driver's own .ko files, by kind of
+    kernel; ``sources`` is where they are built from, ``below`` the same directory in their debug
+    information, ``tree`` the kernel's source. ``identity`` tells drivers and kernels apart.
+    ``rivals`` are for the twin, if the driver is to be compared with one.
     """
 
     project: Project
@@ -41,15 +42,18 @@ class Subject:
     identity: Identity
     toolchain: Toolchain
     rivals: dict[bool, Stand] = field(default_factory=dict)
+    sources: Path | None = None
+    below: str = MODULE
+    tree: Path | None = None
 
     def bench(self, ctx: Context, shown: Shown) -> Bench:
         """A bench to run plans on, given what the driver shows."""
         return Bench(
             ctx,
             self.toolchain,
-            _bound(self.stands, shown.bindings, shown.opens),
+            _bound(self.stands, shown.bindings, shown),
             self.menu(shown),
-            _bound(self.rivals, shown.rival_bindings, shown.opens),
+            _bound(self.rivals, shown.rival_bindings, shown),
         )
 
     def menu(self, shown: Shown) -> Menu:
@@ -59,7 +63,6 @@ class Subject:
         if own.operations:
             found = [one for one in found if one.name in LIFE]
         by_name: dict[str, Operation] = {one.name: one for one in found}
-        by_name.setdefault("bind", Operation("bind", bind, {}))
         return Menu({**by_name, **own.operations}, own.properties)
 
     def reconnoitre(self, ctx: Context) -> Shown:
@@ -150,9 +153,10 @@ def prepare(
         stands[checked] = Stand(last.spec, last.driver, bound=project.test.deadline)
         if request.against and last.twin:
             rivals[checked] = replace(stands[checked], driver=last.twin)
-        if module := _own_module(last):
-            modules[checked] = module
+        if last.module:
+            modules[checked] = last.module
     assert last
+    folder = last.build.module.directory if last.build.module else None
     return Subject(
         project,
         stands,
@@ -161,14 +165,18 @@ def prepare(
         _identity(project, last, modules),
         last.bench.toolchain,
         rivals,
+        folder,
+        module_place(folder, last.bench.tree) if folder else MODULE,
+        last.bench.tree.path,
     )
 
 
 def _bound(
-    stands: dict[bool, Stand], bindings: tuple[tuple[str, str], ...], nodes: tuple[str, ...]
+    stands: dict[bool, Stand], bindings: tuple[tuple[str, str], ...], shown: Shown
 ) -> dict[bool, Stand]:
     return {
-        checked: replace(stand, bindings=bindings, nodes=nodes) for checked, stand in stands.items()
+        checked: replace(stand, bindings=bindings, nodes=shown.opens, subsystems=shown.subsystems)
+        for checked, stand in stands.items()
     }
 
 
@@ -180,15 +188,6 @@ def operation_files(project: Project) -> tuple[Path, ...]:
         paths = sorted(place.glob("*.py")) if place.is_dir() else [place]
         found += [path for path in paths if path.suffix == ".py" and declares(path)]
     return tuple(found)
-
-
-def _own_module(prepared: Prepared) -> Path | None:
-    module = prepared.build.module
-    name = prepared.driver.module if prepared.driver else ""
-    for path in module.modules if module else ():
-        if path.stem.replace("-", "_") == name:
-            return path
-    return None
 
 
 def _identity(project: Project, prepared: Prepared, modules: dict[bool, Path]) -> Identity:

@@ -75,6 +75,11 @@ def cached(ctx: Context, wanted: str) -> KernelTree | None:
     return _tree(newest) if newest else None
 
 
+def unpacked(ctx: Context) -> tuple[KernelTree, ...]:
+    """Every tree from a package that is in the cache, the last used first."""
+    return tuple(_tree(entry) for entry in Store(ctx).entries() if entry.kind == KIND)
+
+
 def _from_package(ctx: Context, wanted: str) -> KernelTree:
     require_space(ctx.cache, SPACE_GIB, "a kernel tree")
     archive = _Archive(ctx)

@@ -7,7 +7,7 @@ guest over the machine's :class:`Channel`; ``kdrv.machine.verdict`` judges what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,17 @@ class DeviceSpec:
 
     kind: str
     options: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+
+def named(devices: Sequence[DeviceSpec]) -> list[tuple[str, DeviceSpec]]:
+    """Every device with a name: its kind, numbered from the second of a kind on."""
+    seen: dict[str, int] = {}
+    result = []
+    for device in devices:
+        count = seen.get(device.kind, 0)
+        seen[device.kind] = count + 1
+        result.append((f"{device.kind}{count or ''}", device))
+    return result
 
 
 @dataclass(frozen=True)

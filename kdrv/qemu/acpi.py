@@ -11,8 +11,9 @@ from pathlib import Path
 
 from kdrv.core.context import Context
 from kdrv.core.store import Store, digest
+from kdrv.machine.platform import PAGE, quoted
 from kdrv.qemu.parts import Parts
-from kdrv.qemu.platform import PAGE, PlatformDevice, quoted
+from kdrv.qemu.platform import PlatformDevice
 from kdrv.toolchain.base import Bind, Toolchain
 
 KIND = "acpi-table"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kdrv.core.context import Context
 from kdrv.core.store import Store, digest
+from kdrv.machine.platform import cells, node_name, property_source, quoted
 from kdrv.qemu.parts import Parts
-from kdrv.qemu.platform import PlatformDevice, quoted
+from kdrv.qemu.platform import PlatformDevice
 from kdrv.toolchain.base import Bind, Toolchain
 
 KIND = "device-tree"
@@ -49,29 +50,17 @@ def nodes(devices: Sequence[PlatformDevice]) -> str:
     text = ""
     reserved = ""
     for number, device in enumerate(devices):
-        name = device.compatible.rpartition(",")[2].lower().replace("_", "-")
+        name = node_name(device.compatible)
         unit = f"@{device.address:x}" if device.size else f"-{number}"
         lines = [f"compatible = {quoted(device.compatible)};"]
         if device.size:
-            cells = f"<{_cells(device.address)} {_cells(device.size)}>"
-            lines.append(f"reg = {cells};")
+            reg = f"<{cells(device.address)} {cells(device.size)}>"
+            lines.append(f"reg = {reg};")
             # no-map: the driver's ioremap() refuses memory that the kernel has mapped itself.
-            reserved += f"kdrv-regs@{device.address:x} {{ reg = {cells}; no-map; }};\n"
-        lines += [_property(name, value) for name, value in device.properties.items()]
+            reserved += f"kdrv-regs@{device.address:x} {{ reg = {reg}; no-map; }};\n"
+        lines += [property_source(name, value) for name, value in device.properties.items()]
         text += f"{name}{unit} {{ {' '.join(lines)} }};\n"
     if reserved:
         text += "reserved-memory {\n#address-cells = <2>;\n#size-cells = <2>;\nranges;\n"
         text += reserved + "};\n"
     return f"/ {{\n{text}}};\n"
-
-
-def _property(name: str, value: str | int | bool) -> str:
-    if isinstance(value, bool):
-        return f"{name};"
-    if isinstance(value, str):
-        return f"{name} = {quoted(value)};"
-    return f"{name} = <{_cells(value) if value >> 32 else hex(value)}>;"
-
-
-def _cells(value: int) -> str:
-    return f"{value >> 32:#x} {value & 0xFFFFFFFF:#x}"

@@ -6,8 +6,6 @@ What QEMU has it makes itself, unless the device says ``model = true``; what onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from kdrv.core.errors import SetupError, UsageError
 from kdrv.devices.catalog import MODELS, model_of
 from kdrv.machine.contract import DeviceSpec
@@ -106,14 +104,3 @@ def device_option(device: DeviceSpec, name: str, server: Server) -> dict[str, ob
         "x-msg-timeout": TIMEOUT_MS,
         "socket": {"type": "unix", "path": f"{MOUNT}/{door}"},
     }
-
-
-def named(devices: Sequence[DeviceSpec]) -> list[tuple[str, DeviceSpec]]:
-    """Every device with a name: its kind, numbered from the second of a kind on."""
-    seen: dict[str, int] = {}
-    result = []
-    for device in devices:
-        count = seen.get(device.kind, 0)
-        seen[device.kind] = count + 1
-        result.append((f"{device.kind}{count or ''}", device))
-    return result

@@ -18,7 +18,8 @@ from kdrv.core.errors import SetupError, UsageError
 from kdrv.core.process import Command
 from kdrv.kernel.arch import Arch
 from kdrv.machine.console import Console
-from kdrv.machine.contract import BootSpec
+from kdrv.machine.contract import BootSpec, named
+from kdrv.machine.platform import PLATFORM_KIND
 from kdrv.qemu import models, platform
 from kdrv.qemu.acpi import acpi_parts
 from kdrv.qemu.boards import KVM, TCG, Board, board_of
@@ -70,7 +71,7 @@ class QemuWorld:
         """See :meth:`kdrv.machine.contract.World.check`."""
         catalog = Catalog(self._toolchain, self._ctx, board_of(spec.kernel.arch))
         for device in spec.devices:
-            if device.kind != platform.KIND:
+            if device.kind != PLATFORM_KIND:
                 models.check(device, catalog)
         self._checked = spec
 
@@ -171,8 +172,8 @@ class QemuWorld:
         self, board: Board, catalog: Catalog, base: Parts, spec: BootSpec, server: Server
     ) -> Parts:
         arguments: list[str] = []
-        for name, device in models.named(spec.devices):
-            if device.kind == platform.KIND:
+        for name, device in named(spec.devices):
+            if device.kind == PLATFORM_KIND:
                 continue
             if models.is_model(device, catalog):
                 option = models.device_option(device, name, server)
@@ -186,7 +187,7 @@ class QemuWorld:
         parts = Parts(tuple(arguments))
         if server.devices or self._slots:
             parts += models.reachable(server, spec.memory_mib)
-        described = [device for device in spec.devices if device.kind == platform.KIND]
+        described = [device for device in spec.devices if device.kind == PLATFORM_KIND]
         if not described:
             return parts
         placed = platform.layout(described, _registers_top(board, spec))

@@ -201,9 +201,11 @@ def replay_data(bug: Bug, one: Replay) -> dict[str, object]:
 
 def coverage_of(result: CampaignResult, subject: Subject) -> LineCoverage | None:
     """The driver's lines; None where nothing was measured, for it is not built by itself."""
+    if not subject.sources:
+        return None
     from kdrv.explore.lines import campaign_lines
 
-    return campaign_lines(subject.modules, result.covered) if subject.modules else None
+    return campaign_lines(subject.modules, result.covered, subject.below)
 
 
 def write_page(path: Path, result: CampaignResult, subject: Subject, bugs: Sequence[Bug]) -> None:
@@ -212,7 +214,7 @@ def write_page(path: Path, result: CampaignResult, subject: Subject, bugs: Seque
     from kdrv.report.html import campaign_page
 
     lines = coverage_of(result, subject)
-    folder = subject.project.module_dir
+    folder = subject.sources
     shown = sources(lines, folder) if lines and folder else {}
     commands = {bug.record.fingerprint: bug.record.replay for bug in bugs}
     title = f"Exploring {subject.project.project.name}"

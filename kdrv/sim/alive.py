@@ -14,8 +14,6 @@ references otherwise.
 from __future__ import annotations
 
 import contextlib
-import mmap
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,13 +25,12 @@ from kdrv.guest.errors import GuestCallDied, GuestGone
 from kdrv.guest.session import Guest
 from kdrv.machine.console import Console
 from kdrv.sim import allocfail
+from kdrv.sim.kcov import KCOV, Recorder
 
 C_MODULE, RUST_MODULE = "kdrv_selftest", "kdrv_selftest_rust"
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 LEAK_SECONDS = 6.0
 """kmemleak takes nothing younger than five seconds for lost (``mm/kmemleak.c``: MSECS_MIN_AGE)."""
-KCOV_INIT, KCOV_ENABLE, KCOV_DISABLE = 0x80086301, 0x6364, 0x6365
-KCOV_WORDS = 1024
 
 
 class Detector(StrEnum):
@@ -195,20 +192,15 @@ def _covered(guest: Guest, console: Console, modules: Modules) -> Sign:
 
     Not by its ``__init`` code alone: clang leaves that without instrumentation.
     """
-    try:
-        file = guest.open("/sys/kernel/debug/kcov")
-    except FileNotFoundError:
-        return Sign(Detector.KCOV, False, "there is no /sys/kernel/debug/kcov")
-    with file:
-        file.ioctl(KCOV_INIT, KCOV_WORDS)
-        with file.mmap(KCOV_WORDS * 8, mmap.PROT_READ | mmap.PROT_WRITE) as area:
-            file.ioctl(KCOV_ENABLE, 0)
-            guest.load(modules.c, "how=nothing")
-            file.ioctl(KCOV_DISABLE, 0)
-            (count, first) = struct.unpack("<QQ", area.read(0, 16))
-    if not count:
+    recorder = Recorder(guest)
+    if not recorder.start():
+        return Sign(Detector.KCOV, False, f"there is no {KCOV}")
+    guest.load(modules.c, "how=nothing")
+    recorder.stop()
+    places = recorder.places
+    if not places:
         return Sign(Detector.KCOV, False, "loading an instrumented module covered nothing")
-    return Sign(Detector.KCOV, True, f"{count} places covered, the first at {first:#x}")
+    return Sign(Detector.KCOV, True, f"{len(places)} places covered, one at {min(places):#x}")
 
 
 def _asserted(guest: Guest, console: Console, modules: Modules) -> Sign:

@@ -78,16 +78,21 @@ def failing(session: Session, nth: int) -> FailingCalls:
 class FailingCalls(Operations):
     """System calls of a session of which an allocation fails.
 
-    ``fired`` says of the last one that ended whether it made so many allocations. Programs and
-    memory accesses (``run``, ``peek``, ``poke``) are no system calls of the session's own process
-    and go on undisturbed.
+    ``fired`` says whether one of them made so many allocations, or has not come back to tell.
+    Programs and memory accesses (``run``, ``peek``, ``poke``) are no system calls of the session's
+    own process and go on undisturbed.
     """
 
     def __init__(self, plain: Operations, nth: int) -> None:
         super().__init__(plain.link, plain.session, plain._abi, plain.patience)
-        self.fired = False
         self._plain = plain
         self._nth = nth
+        self._open = 0
+        self._spared = True
+
+    @property
+    def fired(self) -> bool:  # noqa: D102 - see the class
+        return bool(self._open) or not self._spared
 
     def _start(
         self,
@@ -121,13 +126,15 @@ class FailingCalls(Operations):
                     remedy="kdrv build --arch um",
                 )
             # What is left of the number: nothing when the failure has happened.
-            self.fired = outcomes[-len(after)].buffers[0].strip() == b"0"
+            self._open -= 1
+            self._spared &= outcomes[-len(after)].buffers[0].strip() != b"0"
             for outcome in ours:
                 if outcome.result < 0:
                     raise OSError(-outcome.result, os.strerror(-outcome.result), path)
             return decode(ours)
 
         body = bodies.encode_calls(everything)
+        self._open += 1
         return self._start(what, Kind.CALL, body, checked, extra_seconds)
 
     def _around(self) -> tuple[list[Step], list[Step]]:

@@ -299,11 +299,15 @@ class Fired:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A fault that is to happen now: ``lasts`` nanoseconds, ``dice`` to settle its details."""
+    """A fault that is to happen now: ``lasts`` nanoseconds, ``dice`` to settle its details.
+
+    ``fired`` is how the schedule recorded it.
+    """
 
     kind: FaultKind
     lasts: int
     dice: random.Random
+    fired: Fired | None = None
 
 
 class Schedule:
@@ -337,10 +341,17 @@ class Schedule:
             if not hit or (rule.most and self._hits.get(place, 0) >= rule.most):
                 continue
             self._hits[place] = self._hits.get(place, 0) + 1
-            self.fired.append(Fired(now, device, kind, register, number, place))
+            fired = Fired(now, device, kind, register, number, place)
+            self.fired.append(fired)
             details = random.Random(f"{self.plan.seed}/{kind}/{device}/{number}")
-            return Drawn(kind, rule.lasts or FACTS[kind].lasts, details)
+            return Drawn(kind, rule.lasts or FACTS[kind].lasts, details, fired)
         return None
+
+    def take_back(self, drawn: Drawn) -> None:
+        """A fault that was drawn did not happen after all: what it was to strike never came."""
+        if drawn.fired in self.fired:
+            self.fired.remove(drawn.fired)
+            self._hits[drawn.fired.rule] -= 1
 
     def delay(self, device: str, nominal: int) -> int:
         """How long the device really takes for what nominally takes ``nominal`` nanoseconds."""

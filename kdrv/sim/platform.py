@@ -6,18 +6,17 @@ virtio_pcidev_virtio_platform_probe). The kernel's side gives platform devices n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdrv.core.context import Context
-from kdrv.core.errors import UsageError
 from kdrv.core.store import Store, digest
 from kdrv.devices.clock import Clock
 from kdrv.devices.host import Host
 from kdrv.devices.model import Device
 from kdrv.machine.contract import DeviceSpec
+from kdrv.machine.platform import node_name, property_source, read
 from kdrv.sim.attachment import Attachment
 from kdrv.sim.faults import Schedule
 from kdrv.sim.pcidev import COMMANDS, VIRTIO_ID, Connect, perform_all
@@ -25,13 +24,9 @@ from kdrv.sim.trace import Trace
 from kdrv.sim.wire import PciOp, ProtocolError
 from kdrv.toolchain.base import MODULE_OUTPUT, Bind, Toolchain
 
-KIND = "platform"
 START = 0x1000_0000
 """Where the bus begins: ``virt_platform_resource`` in ``arch/um/drivers/virt-pci.c``."""
-PAGE, MOST_REGISTERS = 4096, 1 << 20
 DEADLINE = 30.0
-_COMPATIBLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9,._+-]*")
-_PROPERTY = re.compile(r"[A-Za-z0-9#][A-Za-z0-9,._+?#-]{0,30}")
 
 
 @dataclass(frozen=True)
@@ -78,45 +73,10 @@ def layout(devices: Sequence[tuple[str, DeviceSpec]]) -> tuple[PlatformDevice, .
     placed: list[PlatformDevice] = []
     address = START
     for name, spec in devices:
-        options = dict(spec.options)
-        compatible, size = options.pop("compatible", ""), options.pop("regs", 0)
-        if not isinstance(compatible, str) or not _COMPATIBLE.fullmatch(compatible):
-            raise UsageError(
-                "a platform device needs compatible, which its driver is found by",
-                expected=f"compatible = 'vendor,name', got {compatible!r}",
-            )
-        if type(size) is not int or not 0 <= size <= MOST_REGISTERS:
-            raise UsageError(
-                f"regs = {size!r} of platform device {compatible} is no number of bytes",
-                expected=f"0 (no registers) to {MOST_REGISTERS}",
-            )
-        for option, value in options.items():
-            _property(compatible, option, value)
-        size = -(-size // PAGE) * PAGE
-        placed.append(PlatformDevice(name, compatible, address, size, options))
-        address += size
+        said = read(spec)
+        placed.append(PlatformDevice(name, said.compatible, address, said.size, said.properties))
+        address += said.size
     return tuple(placed)
-
-
-def _property(compatible: str, name: str, value: str | int | bool) -> str:
-    """A line of device-tree source. Raises :class:`UsageError`."""
-    fits = _PROPERTY.fullmatch(name) and name not in ("reg", "status", "phandle")
-    if isinstance(value, str):
-        fits = fits and value.isascii() and value.isprintable()
-        text = value.replace("\\", "\\\\").replace('"', '\\"')
-        line = f'{name} = "{text}";'
-    elif isinstance(value, bool):
-        line = f"{name};" if value else ""
-    else:
-        fits = fits and 0 <= value < 1 << 64
-        cells = (value >> 32, value & 0xFFFF_FFFF) if value >> 32 else (value,)
-        line = f"{name} = <{' '.join(map(hex, cells))}>;"
-    if not fits:
-        raise UsageError(
-            f"platform device {compatible} cannot have the property {name} = {value!r}",
-            expected="a device-tree name, and ASCII text, a number below 2^64, or true",
-        )
-    return line
 
 
 def source(devices: Sequence[PlatformDevice], socket: str) -> str:
@@ -124,11 +84,11 @@ def source(devices: Sequence[PlatformDevice], socket: str) -> str:
     cells = "#address-cells = <1>; #size-cells = <1>; ranges;"
     nodes = []
     for number, device in enumerate(devices):
-        base = device.compatible.rpartition(",")[2].lower().replace("_", "-")
+        base = node_name(device.compatible)
         lines = [f'compatible = "{device.compatible}";']
         if device.size:
             lines.append(f"reg = <{device.address:#x} {device.size:#x}>;")
-        lines += [_property(device.compatible, *item) for item in device.properties.items()]
+        lines += [property_source(*item) for item in device.properties.items()]
         unit = f"@{device.address:x}" if device.size else f"-{number}"
         nodes.append(f"{base}{unit} {{ {' '.join(lines)} }};")
     return "\n".join(

@@ -14,7 +14,8 @@ from kdrv.devices.model import Device
 from kdrv.devices.pci import PciDevice
 from kdrv.kernel.arch import Arch
 from kdrv.machine.console import Console
-from kdrv.machine.contract import BootSpec, DeviceSpec
+from kdrv.machine.contract import BootSpec, DeviceSpec, named
+from kdrv.machine.platform import PLATFORM_KIND
 from kdrv.sim import pcidev, platform, port
 from kdrv.sim.calendar import Calendar
 from kdrv.sim.engine import Engine, open_door
@@ -91,9 +92,9 @@ class SimWorld:
             transports = [
                 PciTransport(name, clock, trace, schedule, _maker(device), connect)
                 for name, device in plugged
-                if device.kind != platform.KIND
+                if device.kind != PLATFORM_KIND
             ]
-            described = platform.layout([d for d in plugged if d[1].kind == platform.KIND])
+            described = platform.layout([d for d in plugged if d[1].kind == PLATFORM_KIND])
             soc = PlatformTransport(described, clock, trace, schedule, connect)
             binds = self._binds(spec, described)
             launcher = stack.enter_context(borrowed(self._ctx, self._toolchain, binds))
@@ -158,17 +159,6 @@ def kernel_arguments(spec: BootSpec, devices: int) -> tuple[str, ...]:
     )
 
 
-def named(devices: Sequence[DeviceSpec]) -> list[tuple[str, DeviceSpec]]:
-    """Every device with a name: its kind, numbered from the second of a kind on."""
-    seen: dict[str, int] = {}
-    result: list[tuple[str, DeviceSpec]] = []
-    for device in devices:
-        count = seen.get(device.kind, 0)
-        seen[device.kind] = count + 1
-        result.append((f"{device.kind}{count or ''}", device))
-    return result
-
-
 def _own(options: Mapping[str, str | int | bool]) -> dict[str, str | int | bool]:
     """The model's options: ``model`` asks QEMU for what is always so here."""
     return {name: value for name, value in options.items() if name != "model"}
@@ -197,7 +187,7 @@ def _check(spec: BootSpec) -> None:
             expected=f"at most {MOST_MEMORY} MiB: modules lie above it and must be below 2 GiB",
             remedy="set memory = 256 in [machine] of kdrv.toml",
         )
-    pci = [device for device in spec.devices if device.kind != platform.KIND]
+    pci = [device for device in spec.devices if device.kind != PLATFORM_KIND]
     if len(pci) > MOST_DEVICES:
         raise UsageError(
             f"the simulator cannot have {len(pci)} PCI devices",

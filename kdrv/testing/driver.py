@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdrv.core.errors import WorkFailed
 from kdrv.guest.session import Guest
 from kdrv.guest.together import list_small
 from kdrv.kernel.modinfo import CodeSection
+from kdrv.sim.shortage import Shortage
 from kdrv.testing.ktap import parse
 from kdrv.testing.traces import LEAKED, Code, Inventory, Places, code_of
 
@@ -42,18 +44,32 @@ class DriverFile:
 class Driver:
     """The driver in a guest. ``name`` is the module's name.
 
-    ``known`` is the memory that drivers before it left in this machine.
+    ``known`` is the memory that drivers before it left in this machine. ``starve`` says at every
+    loading whether an allocation is to fail meanwhile.
     """
 
-    def __init__(self, guest: Guest, file: DriverFile, known: Places | None = None) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        file: DriverFile,
+        known: Places | None = None,
+        *,
+        starve: Callable[[], Shortage | None] = lambda: None,
+    ) -> None:
         self.guest = guest
         self.name = file.module
         self.loaded = False
         self._file = file
         self._params = file.params
         self._known = Counter() if known is None else known
+        self._starve = starve
         self._inventory: Inventory | None = None
         self._code: Code | None = None
+
+    @property
+    def code(self) -> Code | None:
+        """Where a loaded module's code lies."""
+        return self._code if self.loaded else None
 
     @property
     def devices(self) -> list[str]:
@@ -75,8 +91,10 @@ class Driver:
     def load(self, params: str | None = None) -> None:
         """Load the module, with its project's parameters unless others are given.
 
-        Raises :class:`OSError` as ``init_module`` does, with the kernel's last words; and
-        :class:`UnitTestsFailed` when KUnit suites of the module ran and failed.
+        Where memory is to run out it does so in a first try, which must leave nothing behind.
+        Raises :class:`OSError` as ``init_module`` does, with the kernel's last words;
+        :class:`LeftTraces`; and :class:`UnitTestsFailed` when KUnit suites of the module ran and
+        failed.
         """
         for path in self._file.requires:
             try:
@@ -89,7 +107,9 @@ class Driver:
             return
         suites = self._suites()
         self._params = self._file.params if params is None else params
-        self._load()
+        shortage = self._starve()
+        if not shortage or self._suffers(shortage):
+            self._load()
         for suite in sorted(self._suites() - suites):
             judge_unit_tests(self.guest, suite)
 
@@ -102,14 +122,17 @@ class Driver:
             self.loaded = False
             return
         left = self._unload(hasty=True)
-        if left and all(finding.startswith(LEAKED) for finding in left):
+        if _leaked(left):
             # What the kernel allocates once, on behalf of the first driver that comes along, is
             # no leak. What is left again by a second round is.
             self._load()
             left = self._unload()
+        self._judge(left, "was unloaded")
+
+    def _judge(self, left: tuple[str, ...], what: str) -> None:
         if left:
             raise LeftTraces(
-                f"driver {self.name} was unloaded and left behind: {left[0]}",
+                f"driver {self.name} {what} and left behind: {left[0]}",
                 detail=left[1:],
                 expected="interrupts, regions, nodes and memory as before it was loaded",
             )
@@ -119,6 +142,31 @@ class Driver:
         self.guest.load(self._file.path, self._params)
         self.loaded = True
         self._code = code_of(self.guest, self.name, self._file.code)
+
+    def _suffers(self, shortage: Shortage) -> bool:
+        """Load while memory runs out, and see that nothing is left; false if it did not run out."""
+        left = self._try(shortage, hasty=True)
+        if not shortage.happened:
+            return False
+        if _leaked(left):
+            left = self._try(shortage)
+        self._judge(left, f"found no memory (allocation {shortage.nth} while it was loaded)")
+        return True
+
+    def _try(self, shortage: Shortage, *, hasty: bool = False) -> tuple[str, ...]:
+        """Load while memory runs out, and unload again if it did; what is left then."""
+        self._inventory = Inventory.take(self.guest, self._known)
+        self._code = None
+        try:
+            with shortage.on(self.guest):
+                self.guest.load(self._file.path, self._params)
+        except OSError:
+            if not shortage.happened:
+                raise
+            return self._inventory.left_behind(None, hasty=hasty)
+        self.loaded = True
+        self._code = code_of(self.guest, self.name, self._file.code)
+        return self._unload(hasty=hasty) if shortage.happened else ()
 
     def _unload(self, *, hasty: bool = False) -> tuple[str, ...]:
         assert self._inventory is not None
@@ -130,8 +178,20 @@ class Driver:
         return left
 
     def bind(self, device: str) -> None:
-        """Bind a device by its name on the driver's bus."""
-        self.guest.write_text(f"{self._only_bus_driver()}/bind", device)
+        """Bind a device by its name on the driver's bus; as in :meth:`load` memory may run out."""
+        place = f"{self._only_bus_driver()}/bind"
+        if shortage := self._starve():
+            try:
+                with shortage.on(self.guest):
+                    self.guest.write_text(place, device)
+            except OSError:
+                if not shortage.happened:
+                    raise
+            else:
+                if not shortage.happened:
+                    return
+                self.unbind(device)
+        self.guest.write_text(place, device)
 
     def unbind(self, device: str) -> None:
         """Unbind a device by its name on the driver's bus."""
@@ -150,6 +210,11 @@ class Driver:
 
     def _suites(self) -> set[str]:
         return set(list_small(self.guest, KUNIT))
+
+
+def _leaked(left: tuple[str, ...]) -> bool:
+    """Whether memory was left, and nothing else."""
+    return bool(left) and all(finding.startswith(LEAKED) for finding in left)
 
 
 def judge_unit_tests(guest: Guest, suite: str) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
+from functools import partial
 from pathlib import Path
 
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.guest.session import TIMEOUT
 from kdrv.machine.contract import Machine, World
+from kdrv.sim.faults import FaultKind
+from kdrv.sim.machine import SimMachine
+from kdrv.sim.shortage import Scarcity
 from kdrv.testing.driver import Driver
 from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
 from kdrv.testing.room import BOOT_DEADLINE, Room
 from kdrv.testing.traces import Places
-from kdrv.testing.worlds import Simulated, make_world, told
+from kdrv.testing.worlds import Simulated, excused, make_world, told
 
 DEBUG_FACTOR = 4.0
 """How much longer a debug kernel may take for everything."""
@@ -35,10 +40,12 @@ class Hall:
             patience=(request.project.test.deadline if request.project else TIMEOUT) * slower,
             reproducer=request.command(),
             on_end=self._keep,
+            excused=excused,
         )
         self.simulated: list[Simulated] = []
         """What every simulated machine has told."""
         self._known: Places = Counter()
+        self._scarcity: Scarcity | None = None
         self._boots = 0
 
     @contextmanager
@@ -50,10 +57,14 @@ class Hall:
                 expected="a project with a kdrv.toml",
                 remedy="kdrv new NAME",
             )
-        guest = self.room.guest
-        if self._boots != self.room.boots:
-            self._boots, self._known = self.room.boots, Counter()
-        driver = Driver(guest, self.prepared.driver, self._known)
+        scarcity = self._arrive()
+        driver = Driver(
+            # A guest of its own: what looks after the driver suffers no faults of the test's.
+            copy(self.room.guest),
+            self.prepared.driver,
+            self._known,
+            starve=partial(scarcity.draw, FaultKind.PROBE_FAIL_NTH) if scarcity else lambda: None,
+        )
         with self.room.watched():
             driver.load(params)
         boots = self.room.boots
@@ -64,6 +75,26 @@ class Hall:
             if driver.loaded and self.room.running and self.room.boots == boots:
                 with self.room.watched():
                     driver.unload()
+
+    @contextmanager
+    def scarce(self) -> Iterator[None]:
+        """Let memory run out in calls into the guest, where the profile says so."""
+        scarcity = self._arrive() if self.room.running else None
+        if scarcity is None:
+            yield
+            return
+        with scarcity.over(self.room.guest):
+            yield
+
+    def _arrive(self) -> Scarcity | None:
+        """Get to know a machine that is new; how its memory runs out if it is simulated."""
+        guest, machine = self.room.guest, self.room.machine
+        if self._boots != self.room.boots:
+            self._boots, self._known = self.room.boots, Counter()
+            self._scarcity = Scarcity(machine) if isinstance(machine, SimMachine) else None
+            if self._scarcity:
+                self._scarcity.prepare(guest)
+        return self._scarcity
 
     def _keep(self, machine: Machine) -> None:
         if facts := told(machine, self.prepared.request):

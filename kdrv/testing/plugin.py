@@ -98,9 +98,13 @@ def driver(guest: Guest, request: pytest.FixtureRequest) -> Iterator[Driver]:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Shell tests: scripts that run in the guest and report by KTAP or exit status."""
-    if file_path.suffix == ".sh":
-        from kdrv.testing.scripts import ShellFile
+    # Whoever has kdrv installed has this plugin in every pytest: scripts of others are theirs.
+    if file_path.suffix != ".sh":
+        return None
+    from kdrv.core.project import find_project
+    from kdrv.testing.scripts import ShellFile
 
+    if find_project(file_path.parent):
         collector: pytest.Collector = ShellFile.from_parent(parent, path=file_path)
         return collector
     return None
@@ -127,8 +131,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Watch the kernel while the test runs."""
-    with _watched(item):
+    """Watch the kernel while the test runs, and let it suffer what the profile says."""
+    with _watched(item), _scarce(item):
         return (yield)
 
 
@@ -165,6 +169,13 @@ def _watched(item: pytest.Item) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def _scarce(item: pytest.Item) -> contextlib.AbstractContextManager[None]:
+    """Only tests in Python make calls of their own."""
+    if HALL in item.config.stash and isinstance(item, pytest.Function):
+        return item.config.stash[HALL].scarce()
+    return contextlib.nullcontext()
 
 
 def _in_words(error: KdrvError) -> str:

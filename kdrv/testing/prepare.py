@@ -157,6 +157,8 @@ class Prepared:
     driver: DriverFile | None
     twin: DriverFile | None = None
     """Another driver for the same device, to be loaded in place of the first."""
+    module: Path | None = None
+    """The driver's .ko, if it is not built in."""
 
 
 def prepare_project(ctx: Context, request: TestRequest, scratch: Path) -> Prepared:
@@ -192,7 +194,7 @@ def prepare_project(ctx: Context, request: TestRequest, scratch: Path) -> Prepar
         if rival
         else None
     )
-    return Prepared(request, bench, result, spec, driver, other)
+    return Prepared(request, bench, result, spec, driver, other, files[-1] if files else None)
 
 
 def require_green(result: LaneBuild) -> None:
@@ -283,9 +285,11 @@ def _driver_modules(
     if driver.builtin:
         return [], None
     required = [built_module(image.build, name) for name in driver.requires]
-    if result.module is None:
+    if not project.module_dir:
         rival = built_module(image.build, twin) if twin else None
-        return [*required, built_module(image.build, driver.module)], rival
+        alone = result.module.modules if result.module else ()
+        return [*required, *(alone or (built_module(image.build, driver.module),))], rival
+    assert result.module
     names = {name: path for path in result.module.modules if (name := module_name(path))}
     for name in filter(None, (driver.module, twin)):
         if name not in names:

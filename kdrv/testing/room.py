@@ -48,6 +48,7 @@ class Room:
 
     ``deadline`` is how long the guest may take to answer first, ``patience`` how long a call in it
     may take, in seconds. ``on_end`` is called with every machine that was used, before it is gone.
+    ``excused`` says which reports are no fault of the driver's.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Room:
         patience: float = TIMEOUT,
         reproducer: str = "",
         on_end: Callable[[Machine], None] | None = None,
+        excused: Callable[[Machine, Report], bool] = lambda machine, report: False,
     ) -> None:
         self.world = world
+        self._excused = excused
         self._on_end = on_end
         self.spec = spec
         self.boots = 0
@@ -186,18 +189,20 @@ class Room:
         if running is None:
             return ()
         machine, console = running.machine, running.machine.console
-        lines = console.since(running.judged)
-        if not judge(lines, running.baseline):
-            running.judged = max(running.judged, console.mark())
-            return ()
-        reports = judge(lines, running.baseline)
+        reports = self._told(running)
         for _ in range(round(SETTLE_SECONDS / BREATH)):
             if all(report.complete for report in reports):
                 break
             machine.pause(BREATH)
-            reports = judge(console.since(running.judged), running.baseline)
-        running.judged = console.mark()
+            reports = self._told(running)
+        running.judged = max(running.judged, console.mark())
         return reports
+
+    def _told(self, running: _Running) -> tuple[Report, ...]:
+        """What the kernel reported since the last look, as far as it is to be taken seriously."""
+        machine = running.machine
+        reports = judge(machine.console.since(running.judged), running.baseline)
+        return tuple(report for report in reports if not self._excused(machine, report))
 
     def _condemned(self, reports: tuple[Report, ...], error: Exception | None = None) -> Condemned:
         """Give the machine up and say why."""

@@ -108,18 +108,30 @@ def prove_lane(
 ) -> LaneProof:
     """Boot a green lane; with Rust, load every sample on its device and unload it."""
     kernel = built.kernel
-    image = kernel.image
-    assert image is not None
+    assert kernel.image is not None
+    proofs = prove_image(ctx, request, bench, kernel.image, kernel.lane, scratch)
+    return LaneProof(kernel.lane, kernel, proofs)
+
+
+def prove_image(
+    ctx: Context,
+    request: TestRequest,
+    bench: Workbench,
+    image: KernelImage,
+    lane: str,
+    scratch: Path,
+) -> tuple[Proof, ...]:
+    """Boot a kernel as :func:`prove_lane` does. Raises :class:`UsageError` when it lacks a sample
+    that it was configured for."""
     world = make_world(ctx, request, bench)
     samples = SAMPLES if has_rust(image) else ()
     base = base_initramfs(ctx, bench.toolchain, bench.tree, image.arch)
     modules = [built_module(image.build, sample.module) for sample in samples]
-    initramfs = stage(base, scratch / f"{kernel.lane}.cpio", modules, [])
+    initramfs = stage(base, scratch / f"{lane}.cpio", modules, [])
     devices = tuple(DeviceSpec(sample.device) for sample in samples if sample.device)
     spec = boot_spec(request, image, initramfs, devices=devices, loads=bool(samples))
-    with ctx.events.step(f"booting lane {kernel.lane} in {world.name}"):
-        proofs = _prove(Room(world, spec), image, samples)
-    return LaneProof(kernel.lane, kernel, proofs)
+    with ctx.events.step(f"booting lane {lane} in {world.name}"):
+        return _prove(Room(world, spec), image, samples)
 
 
 def has_rust(image: KernelImage) -> bool:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from kdrv.build.api import Workbench
 from kdrv.core.context import Context
 from kdrv.machine.contract import Machine, World
+from kdrv.machine.reports import Report
 from kdrv.qemu.world import QemuWorld
+from kdrv.sim.excuses import excused as brought_about
 from kdrv.sim.faults import FaultPlan, Fired, Rule
 from kdrv.sim.machine import SimMachine
 from kdrv.sim.profiles import profile
@@ -49,6 +51,11 @@ def rules_of(request: TestRequest) -> tuple[Rule, ...]:
     """
     own = request.project.faults if request.project else {}
     return profile(request.profile, own)
+
+
+def excused(machine: Machine, report: Report) -> bool:
+    """Whether a report comes of what the simulator did, and says nothing of the driver."""
+    return isinstance(machine, SimMachine) and brought_about(report, machine.schedule.fired)
 
 
 def told(machine: Machine, request: TestRequest) -> Simulated | None:

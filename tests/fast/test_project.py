@@ -42,6 +42,15 @@ def test_the_nearest_project_above(tmp_path: Path) -> None:
     assert find_project(tmp_path / "tests/deep") == tmp_path
 
 
+def test_a_policy_alone_is_no_project(tmp_path: Path) -> None:
+    (tmp_path / "kdrv.toml").write_text("[policy]\npreset = 'driver'\n")
+    inner = tmp_path / "driver"
+    inner.mkdir()
+    assert find_project(inner) is None
+    (inner / "kdrv.toml").write_text("[policy\n")
+    assert find_project(inner) == inner
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -15,13 +15,14 @@ from kdrv.core.errors import SetupError, UsageError
 from kdrv.core.process import Command
 from kdrv.devices.edu import Edu
 from kdrv.kernel.arch import Arch
-from kdrv.machine.contract import DeviceSpec
+from kdrv.machine.contract import DeviceSpec, named
+from kdrv.machine.platform import PAGE, quoted
 from kdrv.qemu import models
 from kdrv.qemu.acpi import acpi_parts, ssdt
 from kdrv.qemu.boards import board_of
 from kdrv.qemu.catalog import Catalog, device_option
 from kdrv.qemu.devicetree import nodes
-from kdrv.qemu.platform import PAGE, layout, quoted
+from kdrv.qemu.platform import layout
 from kdrv.qemu.vfiouser.server import Server
 
 from .conftest import FakeRunner
@@ -154,7 +155,7 @@ def test_the_models_options_and_qemus_are_told_apart() -> None:
 
 def test_every_device_has_a_name() -> None:
     specs = [DeviceSpec(kind) for kind in ("edu", "ringdev", "edu", "edu")]
-    assert [name for name, _ in models.named(specs)] == ["edu", "ringdev", "edu1", "edu2"]
+    assert [name for name, _ in named(specs)] == ["edu", "ringdev", "edu1", "edu2"]
 
 
 def _platform(**options: str | int | bool) -> DeviceSpec:

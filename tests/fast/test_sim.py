@@ -39,7 +39,7 @@ from kdrv.sim.wire import (
     TimeOp,
     VhostRequest,
 )
-from kdrv.sim.world import SimWorld, kernel_arguments, named
+from kdrv.sim.world import SimWorld, kernel_arguments
 from tests.fast.sim_fakes import DATA, ENTRIES, SIZE, START, Bus, Guest
 
 
@@ -500,11 +500,6 @@ def test_the_kernel_s_command_line_is_constant(tmp_path):
 def test_the_fragment_has_the_simulator_s_device_id():
     text = resources.files("kdrv.build").joinpath("fragments/um.config").read_text()
     assert f"CONFIG_UML_PCI_OVER_VIRTIO_DEVICE_ID={pcidev.VIRTIO_ID}\n" in text
-
-
-def test_devices_have_names_of_their_own():
-    kinds = [DeviceSpec(kind) for kind in ("edu", "testdev", "edu", "edu")]
-    assert [name for name, _ in named(kinds)] == ["edu", "testdev", "edu1", "edu2"]
 
 
 @pytest.mark.parametrize(

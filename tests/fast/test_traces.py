@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -170,6 +172,59 @@ def test_a_leak_of_an_earlier_driver_is_told_once() -> None:
     second = Driver(guest, DriverFile("widget", "/widget.ko", code=CODE), known)  # type: ignore[arg-type]
     second.load()
     second.unload()
+
+
+class Shortage:
+    """Memory that runs out in the driver's probe, or never does."""
+
+    nth = 7
+
+    def __init__(self, happens: bool = True, error: OSError | None = None) -> None:
+        self.happens, self.error = happens, error
+        self.happened = False
+
+    @contextlib.contextmanager
+    def on(self, guest: FakeGuest) -> Iterator[None]:
+        yield
+        self.happened = self.happens
+        if self.error:
+            raise self.error
+
+
+def starved(guest: FakeGuest, shortage: Shortage) -> Driver:
+    file = DriverFile("widget", "/widget.ko", code=CODE)
+    return Driver(guest, file, starve=lambda: shortage)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_driver_without_memory_goes_and_comes_again(error: OSError | None) -> None:
+    guest = FakeGuest()
+    driver = starved(guest, Shortage(error=error))
+    driver.load()
+    assert driver.loaded
+    assert guest.rounds == 2
+
+
+def test_memory_that_did_not_run_out_changes_nothing() -> None:
+    guest = FakeGuest()
+    driver = starved(guest, Shortage(happens=False))
+    driver.load()
+    driver.unload()
+    assert guest.rounds == 1
+
+
+def test_a_probe_without_memory_that_leaks_is_told() -> None:
+    guest = FakeGuest(on_load=leak)
+    driver = starved(guest, Shortage())
+    with pytest.raises(LeftTraces, match="found no memory .allocation 7 .*: memory leaked: 1 obj"):
+        driver.load()
+    assert guest.rounds == 2
+
+
+def test_an_error_that_is_not_for_want_of_memory_is_the_driver_s_own() -> None:
+    driver = starved(FakeGuest(), Shortage(happens=False, error=OSError(errno.EBUSY, "busy")))
+    with pytest.raises(OSError, match="busy"):
+        driver.load()
 
 
 def test_interrupts_regions_nodes_and_modules_are_told_together() -> None:

@@ -1,0 +1,145 @@
+"""Memory that runs out, as the schedule of a machine says: which call, and which allocation of it.
+
+The faults ``alloc_fail_nth`` and ``probe_fail_nth`` are drawn here, carried out by
+:mod:`kdrv.sim.allocfail`, and taken back when no call made so many allocations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from kdrv.guest.bodies import Outcome, Step
+from kdrv.guest.link import Pending
+from kdrv.guest.operations import Operations
+from kdrv.guest.session import Session
+from kdrv.guest.values import GuestPath
+from kdrv.guest.wire import Kind
+from kdrv.sim import allocfail
+from kdrv.sim.allocfail import FailingCalls
+from kdrv.sim.faults import FACTS, FaultKind, Side
+from kdrv.sim.machine import SimMachine
+
+T = TypeVar("T")
+GUEST_DEVICE = "guest"
+PROBE_MOST = 100
+"""A driver that binds makes so many allocations that may fail, most of them deep in the kernel."""
+
+
+class Shortage:
+    """One allocation that is to fail, the ``nth`` of a call."""
+
+    def __init__(self, nth: int, take_back: Callable[[], None]) -> None:
+        self.nth = nth
+        self._take_back = take_back
+        self._made: list[FailingCalls] = []
+
+    @property
+    def happened(self) -> bool:
+        """Whether a call made so many allocations, or did not live to tell."""
+        return any(calls.fired for calls in self._made)
+
+    def calls(self, plain: Operations) -> FailingCalls:
+        """A session's calls with the shortage in each."""
+        self._made.append(FailingCalls(plain, self.nth))
+        return self._made[-1]
+
+    @contextlib.contextmanager
+    def on(self, session: Session) -> Iterator[None]:
+        """Let the session's calls suffer, then take back what did not happen."""
+        undisturbed = session.begin
+        session.begin = self.calls(undisturbed)
+        try:
+            yield
+        finally:
+            session.begin = undisturbed
+            self.settle()
+
+    def settle(self) -> None:
+        """A shortage that did not happen did not fire."""
+        if not self.happened:
+            self._take_back()
+
+
+class Scarcity:
+    """Draws shortages for a machine."""
+
+    def __init__(self, machine: SimMachine) -> None:
+        self._machine = machine
+        rules = machine.schedule.plan.rules
+        self.wanted = any(FACTS[rule.kind].side is Side.GUEST for rule in rules)
+
+    def prepare(self, guest: Session) -> None:
+        """Make the guest ready, once after boot, if any shortage is wanted.
+
+        Raises :class:`~kdrv.core.errors.UsageError` for a kernel without fault injection.
+        """
+        if self.wanted:
+            allocfail.prepare(guest)
+
+    def draw(self, kind: FaultKind) -> Shortage | None:
+        """A shortage for a call that begins now, if there is to be one."""
+        machine = self._machine
+        drawn = machine.schedule.draw(kind, GUEST_DEVICE, machine.now)
+        if drawn is None:
+            return None
+        deep = kind is FaultKind.PROBE_FAIL_NTH
+        nth = drawn.dice.randint(1, PROBE_MOST) if deep else allocfail.number_of(drawn)
+        machine.trace.note(machine.now, GUEST_DEVICE, f"fault {kind}", {"nth": nth})
+        return Shortage(nth, lambda: machine.schedule.take_back(drawn))
+
+    @contextlib.contextmanager
+    def over(self, session: Session) -> Iterator[None]:
+        """Draw for every single call that the session makes meanwhile."""
+        if not self.wanted:
+            yield
+            return
+        undisturbed = session.begin
+        session.begin = scarce = ScarceCalls(undisturbed, self)
+        try:
+            yield
+        finally:
+            session.begin = undisturbed
+            scarce.end()
+
+
+class ScarceCalls(Operations):
+    """A session's calls; memory runs out in some of them, until :meth:`end`."""
+
+    def __init__(self, plain: Operations, scarcity: Scarcity) -> None:
+        super().__init__(plain.link, plain.session, plain._abi, plain.patience)
+        self._plain = plain
+        self._scarcity: Scarcity | None = scarcity
+        self._drawn: list[Shortage] = []
+
+    def _start(
+        self,
+        what: str,
+        kind: Kind,
+        body: bytes,
+        decode: Callable[[bytes], T],
+        extra_seconds: float = 0.0,
+    ) -> Pending[T]:
+        return self._plain._start(what, kind, body, decode, extra_seconds)
+
+    def calls(
+        self,
+        what: str,
+        steps: Sequence[Step],
+        decode: Callable[[list[Outcome]], T],
+        path: GuestPath | None = None,
+        extra_seconds: float = 0.0,
+    ) -> Pending[T]:
+        """See :meth:`Operations.calls`."""
+        shortage = self._scarcity and self._scarcity.draw(FaultKind.ALLOC_FAIL_NTH)
+        if not shortage:
+            return self._plain.calls(what, steps, decode, path, extra_seconds)
+        self._drawn.append(shortage)
+        return shortage.calls(self._plain).calls(what, steps, decode, path, extra_seconds)
+
+    def end(self) -> None:
+        """Files that were opened meanwhile go on with these calls, but undisturbed."""
+        self._scarcity = None
+        for shortage in self._drawn:
+            shortage.settle()
