@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "test": ("kdrv.cli.test:test", "Boot the kernels and run a driver's tests in them."),
     "explore": ("kdrv.cli.explore:explore", "Look for bugs of a driver in the simulator."),
     "replay": ("kdrv.cli.replay:replay", "Run a found bug again, byte for byte."),
+    "gate": ("kdrv.cli.gate:gate", "Judge a patch series, patch by patch, in both languages."),
     "shell": ("kdrv.cli.shell:shell", "Boot the machine of a test and hand over its console."),
     "cache": ("kdrv.cli.cache:cache", "List and prune what kdrv keeps between runs."),
     "demo": ("kdrv.cli.demo:demo", "From nothing to a Rust driver proven in both lanes."),

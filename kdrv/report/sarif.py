@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,16 +25,24 @@ BASE = "SRCROOT"
 FINGERPRINT = "kdrv/v1"
 
 
-def sarif(diagnostics: Iterable[Diagnostic], root: Path | None = None) -> dict[str, Any]:
+Properties = Mapping[str, str | int]
+
+
+def sarif(
+    diagnostics: Iterable[Diagnostic],
+    root: Path | None = None,
+    properties: Iterable[Properties] = (),
+) -> dict[str, Any]:
     """A SARIF log with one run for each tool of each lane, in order of appearance.
 
     ``root`` is the directory that the diagnostics' files are relative to: the kernel tree, or the
-    module's directory. Each result carries the diagnostic's key as its fingerprint, so that a
-    reader knows it again after it has moved.
+    module's directory. ``properties`` are what else each of the first results is to say. Each
+    result carries the diagnostic's key as its fingerprint, so that a reader knows it again after
+    it has moved.
     """
-    runs: dict[tuple[str, str], list[Diagnostic]] = {}
-    for diagnostic in diagnostics:
-        runs.setdefault((diagnostic.lane, diagnostic.tool), []).append(diagnostic)
+    runs: dict[tuple[str, str], list[tuple[Diagnostic, Properties]]] = {}
+    for diagnostic, more in zip(diagnostics, chain(properties, repeat({})), strict=False):
+        runs.setdefault((diagnostic.lane, diagnostic.tool), []).append((diagnostic, more))
     converted = [_run(lane, tool, found, root) for (lane, tool), found in runs.items()]
     return {
         "$schema": SCHEMA,
@@ -42,27 +51,36 @@ def sarif(diagnostics: Iterable[Diagnostic], root: Path | None = None) -> dict[s
     }
 
 
-def sarif_text(diagnostics: Iterable[Diagnostic], root: Path | None = None) -> str:
+def sarif_text(
+    diagnostics: Iterable[Diagnostic],
+    root: Path | None = None,
+    properties: Iterable[Properties] = (),
+) -> str:
     """The SARIF log as the text of a file."""
-    return json.dumps(sarif(diagnostics, root), indent=2, ensure_ascii=False) + "\n"
+    log = sarif(diagnostics, root, properties)
+    return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
 
 
-def _run(lane: str, tool: str, found: Sequence[Diagnostic], root: Path | None) -> dict[str, Any]:
-    codes = list(dict.fromkeys(d.code for d in found if d.code))
+def _run(
+    lane: str, tool: str, found: Sequence[tuple[Diagnostic, Properties]], root: Path | None
+) -> dict[str, Any]:
+    codes = list(dict.fromkeys(d.code for d, _ in found if d.code))
     run: dict[str, Any] = {
         "tool": {"driver": {"name": tool, "rules": [{"id": code} for code in codes]}},
         # The tools wrote text; kdrv made it SARIF (section 3.22).
         "conversion": {"tool": {"driver": {"name": "kdrv", "version": kdrv.__version__}}},
         "automationDetails": {"id": f"kdrv/{lane or 'build'}/{tool}"},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(diagnostic, codes, root) for diagnostic in found],
+        "results": [_result(diagnostic, codes, root, more) for diagnostic, more in found],
     }
     if root is not None:
         run["originalUriBaseIds"] = {BASE: {"uri": root.absolute().as_uri() + "/"}}
     return run
 
 
-def _result(diagnostic: Diagnostic, codes: Sequence[str], root: Path | None) -> dict[str, Any]:
+def _result(
+    diagnostic: Diagnostic, codes: Sequence[str], root: Path | None, more: Properties
+) -> dict[str, Any]:
     digest = hashlib.sha256("\0".join(diagnostic.key).encode()).hexdigest()
     # Braces are doubled, as single ones hold the place of arguments (section 3.11.5).
     text = diagnostic.message.replace("{", "{{").replace("}", "}}")
@@ -71,8 +89,9 @@ def _result(diagnostic: Diagnostic, codes: Sequence[str], root: Path | None) -> 
         "message": {"text": text},
         "partialFingerprints": {FINGERPRINT: digest},
     }
-    if diagnostic.detail:
-        result["properties"] = {"detail": diagnostic.detail}
+    detail = {"detail": diagnostic.detail} if diagnostic.detail else {}
+    if detail or more:
+        result["properties"] = {**detail, **more}
     if diagnostic.code:
         result["ruleId"] = diagnostic.code
         result["ruleIndex"] = codes.index(diagnostic.code)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kdrv.core.show import duration
@@ -14,8 +12,9 @@ from kdrv.explore.campaign import CampaignResult
 from kdrv.explore.lines import LineCoverage
 from kdrv.report.html.bugs import bug_views, happens
 from kdrv.report.html.charts import steps
+from kdrv.report.html.environment import environment
 from kdrv.report.html.source import source_files
-from kdrv.report.html.text import clean, count, percent, plural
+from kdrv.report.html.text import count, percent, plural
 
 NO_LINES = LineCoverage({}, {}, ())
 
@@ -57,7 +56,7 @@ def campaign_page(
     most = max(result.fired.values(), default=1)
     bugs = bug_views(result, commands or {})
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             title=title,
@@ -79,25 +78,6 @@ def campaign_page(
             files=source_files(coverage, sources),
         )
     )
-
-
-@cache
-def _environment() -> Environment:
-    """Templates whose every text is cleaned and escaped."""
-    environment = Environment(
-        loader=PackageLoader("kdrv.report.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_fit,
-    )
-    environment.filters.update(percent=percent, count=count, plural=plural)
-    return environment
-
-
-def _fit(value: object) -> object:
-    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _verdict(result: CampaignResult) -> tuple[str, str]:

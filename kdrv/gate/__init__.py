@@ -1,0 +1,1 @@
+"""Judging a patch series, patch by patch, in both languages."""

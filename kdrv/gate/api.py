@@ -1,0 +1,298 @@
+"""Judging a series: from what a user typed to one result."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from kdrv.build.api import spelled
+from kdrv.build.lane import TINY, Language, make_lane, read_fragment
+from kdrv.build.result import ToolchainRecord
+from kdrv.core.context import Context
+from kdrv.core.errors import UsageError
+from kdrv.core.executor import workers
+from kdrv.gate.churn import judge_churn
+from kdrv.gate.git import Repo, borrow, open_repo
+from kdrv.gate.history import merged, read_range, read_series
+from kdrv.gate.jobs import Ground, LaneReport, read_text, walk_lane
+from kdrv.gate.mails import Applied, applied_before, apply, fetch, named_base, read_mails
+from kdrv.gate.maintainers import maintainers
+from kdrv.gate.policy import load_policy
+from kdrv.gate.result import Break, Check, GateResult, Outcome, PatchResult
+from kdrv.gate.series import Patch, Series
+from kdrv.gate.verdict import LaneJudge
+from kdrv.kernel.arch import Arch
+from kdrv.kernel.tree import KernelTree, read_version
+from kdrv.toolchain.base import Toolchain
+from kdrv.toolchain.select import AUTO, select
+
+STDIN = "-"
+NEEDED = ("Makefile", "scripts", "MAINTAINERS")
+"""What of the base is read before anything is built: its version, its needs, its people."""
+
+
+class Boots(StrEnum):
+    """After which patches the kernels are booted."""
+
+    EACH = "each"
+    TIP = "tip"
+    NEVER = "never"
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """A series to judge, and how.
+
+    ``source`` is ``BASE..TIP``, the path of an mbox or of a folder of patches, ``-`` for ``text``
+    (standard input), or a message-id for b4; all but the first stand on ``base``, or on what the
+    mails' own ``base-commit:`` names. ``policy`` is a kdrv.toml, ``preset`` a policy by name.
+    """
+
+    source: str
+    repo: Path = Path()
+    base_commit: str | None = None
+    text: bytes = b""
+    toolchain: str = AUTO
+    arch: Arch = Arch.X86_64
+    base: str = TINY
+    fragments: tuple[Path, ...] = ()
+    boots: Boots = Boots.TIP
+    policy: Path | None = None
+    preset: str | None = None
+    cluster: str | None = None
+    kernel: None = None
+    debug: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The command line that judges another series in the same way, but for the series."""
+        words = ["kdrv", "gate"]
+        words += ["--repo", str(self.repo.absolute())]
+        words += spelled(self)
+        for option, value in (("--policy", self.policy), ("--preset", self.preset)):
+            if value:
+                words += [option, str(value)]
+        return tuple(words)
+
+    def command(self) -> str:
+        """The whole command line."""
+        words = [*self.options]
+        words += ["--base", self.base_commit] if self.base_commit else []
+        words += ["--boot", self.boots.value] if self.boots is not Boots.TIP else []
+        return shlex.join([*words, self.source])
+
+
+def gate(ctx: Context, request: GateRequest) -> GateResult:
+    """Judge a series.
+
+    Raises :class:`UsageError` or :class:`kdrv.core.errors.SetupError` when it cannot be judged.
+    """
+    began = time.monotonic()
+    policy = load_policy(request.policy, request.preset)
+    theirs = open_repo(ctx, request.repo)
+    ours = borrow(ctx, theirs)
+    series, applied = _series(ctx, request, theirs, ours)
+    tree = _head_of(ours, series.base)
+    toolchain = select(ctx, request.toolchain, tree.path, rust=True)
+    ground = Ground(
+        repository=theirs.directory,
+        series=series,
+        base_tree=ours.text("rev-parse", f"{series.base}^{{tree}}"),
+        toolchain=toolchain.name,
+        policy=policy,
+        bundle=_bundle(ours, series) if applied and series.patches else b"",
+        cache=None if request.cluster else ctx.cache,
+        jobs=None if request.cluster else ctx.jobs,
+    )
+    reports, texts = _run(ctx, request, ground)
+    judges = [LaneJudge(policy, series, report, request.options) for report in reports]
+    results = _patches(ours, series, judges, texts)
+    if applied and applied.refused:
+        results += (_refused(applied, series, request),)
+    breaks = tuple(
+        _answered(ctx, toolchain, tree.path, one) for judge in judges for one in judge.breaks()
+    )
+    return GateResult(
+        series=series,
+        patches=results,
+        checks=judge_churn(policy, ours, series),
+        breaks=breaks,
+        policy=policy.name,
+        kernel=str(tree.version),
+        toolchain=ToolchainRecord(toolchain.name, toolchain.identity, toolchain.versions),
+        seconds=time.monotonic() - began,
+        reproducer=request.command(),
+    )
+
+
+def _series(
+    ctx: Context, request: GateRequest, theirs: Repo, ours: Repo
+) -> tuple[Series, Applied | None]:
+    source, path = request.source, Path(request.source)
+    if ".." in source and not path.exists():
+        return read_range(theirs, ours, source), None
+    text, place = request.text, None
+    if source != STDIN:
+        if path.exists():
+            place = path
+        elif "@" in source or source.count("-") >= 2:
+            text = fetch(ctx, source).encode()
+        else:
+            raise UsageError(
+                f"{source} is neither a range, a file, a folder nor a message-id",
+                expected="BASE..TIP, an mbox, a folder of patches, - or a message-id",
+                remedy="kdrv gate HEAD~1..HEAD",
+            )
+    mails = read_mails(ours, place, text)
+    if not request.base_commit and len(mails) == 1 and (known := applied_before(theirs, mails[0])):
+        # What checks a patch before it is sent has it from the branch: there it is judged.
+        return read_series(ours, source, ours.text("rev-parse", f"{known}^"), known), None
+    name = request.base_commit or named_base(place, text)
+    base = theirs.resolve(name) if name else None
+    if base is None:
+        raise UsageError(
+            f"{name} is no commit of {theirs.directory}" if name else "the mails name no base",
+            expected="the commit that the patches apply to",
+            remedy=f"kdrv gate --base REV {source}",
+        )
+    applied = apply(ours, base, mails)
+    return _mailed(ours, source, applied), applied
+
+
+def _mailed(ours: Repo, source: str, applied: Applied) -> Series:
+    if applied.tip == applied.base:
+        return Series(source, applied.base, applied.tip, ())
+    series = read_series(ours, source, applied.base, applied.tip)
+    patches = (
+        replace(patch, message_id=applied.message_ids.get(patch.commit, ""))
+        for patch in series.patches
+    )
+    return replace(series, patches=tuple(patches))
+
+
+def _head_of(ours: Repo, base: str) -> KernelTree:
+    """The few files of the base that are needed before there is a checkout."""
+    place = ours.directory.parent / "head" / base
+    if not (place / "Makefile").exists():
+        with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
+            archive = Path(scratch, "head.tar")
+            done = ours.run("archive", f"--output={archive}", base, *NEEDED, check=False)
+            if not done.ok:
+                raise UsageError(
+                    f"{base[:12]} is no commit of a kernel's tree",
+                    expected=f"a tree with {', '.join(NEEDED)}",
+                    detail=done.tail(2),
+                    remedy="kdrv gate --repo DIR BASE..TIP",
+                )
+            place.parent.mkdir(exist_ok=True)
+            unpacked = Path(tempfile.mkdtemp(dir=place.parent))
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+        # Another kdrv may have been first.
+        with contextlib.suppress(OSError):
+            unpacked.rename(place)
+    return KernelTree(place, read_version(place), f"commit {base[:12]}")
+
+
+def _bundle(ours: Repo, series: Series) -> bytes:
+    """The commits that only our repository has, for workers elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
+        path = Path(scratch, "series.bundle")
+        ref = f"refs/kdrv/{series.tip}"
+        ours.run("update-ref", ref, series.tip)
+        ours.run("bundle", "create", "-q", str(path), ref, f"^{series.base}")
+        return path.read_bytes()
+
+
+def _run(
+    ctx: Context, request: GateRequest, ground: Ground
+) -> tuple[tuple[LaneReport, ...], tuple[tuple[Check, ...], ...]]:
+    """Both lanes and the text side by side."""
+    if not ground.series.patches:
+        return (), ()
+    extra = tuple(read_fragment(path) for path in request.fragments)
+    lanes = [
+        make_lane(language, request.arch, base=request.base, extra=extra) for language in Language
+    ]
+    last = len(ground.series.patches)
+    boots = {
+        Boots.EACH: tuple(range(1, last + 1)),
+        Boots.TIP: (last,),
+        Boots.NEVER: (),
+    }[request.boots]
+    here = None if request.cluster else ctx
+    with workers(len(lanes) + 1, cluster=request.cluster, threads=True) as pool:
+        walks: list[Future[LaneReport]] = [
+            pool.submit(walk_lane, ground, lane, boots, here) for lane in lanes
+        ]
+        text = pool.submit(read_text, ground, here)
+        reports = tuple(walk.result() for walk in walks)
+        return reports, text.result()
+
+
+def _patches(
+    ours: Repo,
+    series: Series,
+    judges: Sequence[LaneJudge],
+    texts: Sequence[tuple[Check, ...]],
+) -> tuple[PatchResult, ...]:
+    results = []
+    for patch, text in zip(series.patches, texts, strict=True):
+        checks = [_applies(ours, patch)]
+        checks += [check for judge in judges for check in judge.checks(patch)]
+        blasts = [judge.report.blasts[patch.number - 1] for judge in judges]
+        blast = next((one for one in blasts if one is not None), None)
+        results.append(PatchResult(patch, (*checks, *text), blast))
+    return tuple(results)
+
+
+def _applies(ours: Repo, patch: Patch) -> Check:
+    if brought := merged(ours, patch):
+        return Check(
+            "applies",
+            Outcome.WARN,
+            f"a merge: the {brought} commits that it brings in are judged as one step",
+        )
+    return Check("applies", Outcome.PASS)
+
+
+def _refused(applied: Applied, series: Series, request: GateRequest) -> PatchResult:
+    """The patch that does not apply, as the last that could be judged."""
+    refused = applied.refused
+    assert refused is not None
+    mail = refused.mail
+    patch = Patch(
+        number=refused.number,
+        commit="",
+        parent=applied.tip,
+        tree="",
+        subject=mail.title,
+        author=f"{mail.author} <{mail.email}>",
+        message=f"{mail.title}\n\n{mail.message}",
+        changes=(),
+        message_id=mail.message_id,
+    )
+    left = f"; {refused.left} more were not tried" if refused.left else ""
+    where = f"on patch {refused.number - 1}" if series.patches else "on the base"
+    check = Check(
+        "applies",
+        Outcome.FAIL,
+        f"does not apply {where}, {applied.tip[:12]}{left}: {refused.why[0]}",
+        detail=refused.why,
+        reproducer=request.command(),
+    )
+    return PatchResult(patch, (check,))
+
+
+def _answered(ctx: Context, toolchain: Toolchain, tree: Path, one: Break) -> Break:
+    """A break with the people who answer for the Rust files it is about."""
+    files = dict.fromkeys(use.file for symbol in one.symbols for use in symbol.uses)
+    return replace(one, maintainers=maintainers(ctx, toolchain, tree, tuple(files)))

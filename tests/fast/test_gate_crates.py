@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from kdrv.build.diagnostics import Level, fresh
+from kdrv.build.lane import Language, make_lane
+from kdrv.build.make import Make
+from kdrv.core.context import Context
+from kdrv.core.process import Command
+from kdrv.gate.crates import Lints, Tool, compiled
+from kdrv.kernel.tree import open_tree
+from kdrv.toolchain.debian import DebianToolchain
+from tests.fast.conftest import FakeRunner
+
+KERNEL = """\
+savedcmd_rust/kernel.o :=  OBJTREE=/run/kdrv/out rustc --edition=2021 -Wclippy::all \
+@./include/generated/rustc_cfg --extern bindings --emit=dep-info=rust/.kernel.o.d \
+--emit=obj=rust/kernel.o --emit=metadata=rust/libkernel.rmeta --crate-type rlib -L./rust \
+--crate-name kernel /run/kdrv/src/rust/kernel/lib.rs --sysroot=/dev/null \
+-Zunstable-options    ; ./tools/objtool/objtool rust/kernel.o
+
+source_rust/kernel.o := /run/kdrv/src/rust/kernel/lib.rs
+
+deps_rust/kernel.o := \\
+    $(wildcard include/config/RUST) \\
+  /run/kdrv/src/rust/kernel/mm/../virt.rs \\
+  /run/kdrv/out/rust/libbindings.rmeta \\
+
+rust/kernel.o: $(deps_rust/kernel.o)
+"""
+SAMPLE = """\
+savedcmd_samples/rust/mini.o := OBJTREE=/run/kdrv/out RUST_MODFILE=samples/rust/mini rustc \
+--edition=2021 --cfg MODULE @./include/generated/rustc_cfg \
+-Zcrate-attr='feature(a,b)' --crate-type rlib -L ./rust/ --sysroot=/dev/null \
+--out-dir samples/rust/ --emit=dep-info=samples/rust/.mini.o.d --emit=obj=samples/rust/mini.o \
+/run/kdrv/src/samples/rust/mini.rs
+
+source_samples/rust/mini.o := /run/kdrv/src/samples/rust/mini.rs
+
+deps_samples/rust/mini.o := \\
+  /run/kdrv/out/rust/libkernel.rmeta \\
+"""
+MACROS = """\
+savedcmd_rust/libmacros.so :=  rustc --edition=2021 --extern syn -Clink-args=' ' \
+--emit=dep-info=rust/.libmacros.so.d --emit=link=rust/libmacros.so --crate-type proc-macro \
+-L./rust/host --crate-name macros @./include/generated/rustc_cfg /run/kdrv/src/rust/macros/lib.rs
+
+source_rust/libmacros.so := /run/kdrv/src/rust/macros/lib.rs
+"""
+HOST_PROGRAM = """\
+savedcmd_scripts/target := rustc --out-dir scripts/ --emit=link=scripts/target \
+/run/kdrv/src/scripts/target.rs
+"""
+C = "savedcmd_lib/x.o := gcc -Wp,-MMD -c -o lib/x.o /run/kdrv/src/lib/rustc x.c\n"
+BROKEN = "savedcmd_lib/y.o := rustc 'never ends --crate-type rlib /run/kdrv/src/lib/y.rs\n"
+RECORDS = {
+    "rust/.kernel.o.cmd": KERNEL,
+    "samples/rust/.mini.o.cmd": SAMPLE,
+    "rust/.libmacros.so.cmd": MACROS,
+    "scripts/.target.cmd": HOST_PROGRAM,
+    "lib/.x.o.cmd": C,
+    "lib/.y.o.cmd": BROKEN,
+}
+MADE = ("rust/kernel.o", "rust/libbindings.rmeta", "rust/libkernel.rmeta", "samples/rust/mini.o")
+MADE += ("rust/libmacros.so", "scripts/target", "lib/x.o", "lib/y.o")
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    folder = tmp_path / "build"
+    for name in MADE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for name, text in RECORDS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def make(build: Path, fake_tree: Path) -> Make:
+    toolchain = DebianToolchain(Path("/root-of-debian"), "id", {"rustc": "1.85.1"})
+    return Make(open_tree(fake_tree), make_lane(Language.RUST), toolchain, build)
+
+
+def _message(code: str, text: str, line: int, level: str = "warning") -> str:
+    file = "/run/kdrv/src/rust/kernel/virt.rs"
+    span = {"is_primary": True, "file_name": file, "line_start": line, "column_start": 5}
+    message = {
+        "$message_type": "diagnostic",
+        "level": level,
+        "code": {"code": code} if code else None,
+        "message": text,
+        "spans": [{**span, "expansion": None}],
+        "rendered": f"{level}: {text}\n --> {file}:{line}:5\n  |\n{line} |     the code\n",
+    }
+    return json.dumps(message) + "\n"
+
+
+UNSAFE = "clippy::undocumented_unsafe_blocks"
+
+
+def test_the_crates_of_a_build_are_what_rustc_compiled_for_the_kernel(build: Path) -> None:
+    found = {one.target: one for one in compiled(build)}
+    assert list(found) == ["rust/kernel.o", "rust/libmacros.so", "samples/rust/mini.o"]
+    assert found["rust/kernel.o"].sources == {"rust/kernel/lib.rs", "rust/kernel/virt.rs"}
+    assert found["samples/rust/mini.o"].crate.env["RUST_MODFILE"] == "samples/rust/mini"
+
+
+@pytest.mark.parametrize(
+    ("missing", "left"),
+    [
+        ("rust/kernel.o", ["rust/libmacros.so", "samples/rust/mini.o"]),
+        ("rust/libkernel.rmeta", ["rust/kernel.o", "rust/libmacros.so"]),
+    ],
+)
+def test_a_crate_that_does_not_compile_is_left_out(
+    build: Path, missing: str, left: list[str]
+) -> None:
+    (build / missing).unlink()
+    assert [one.target for one in compiled(build)] == left
+
+
+def test_a_record_that_is_no_file_is_not_read(build: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(KERNEL)
+    (build / "rust/.kernel.o.cmd").unlink()
+    (build / "rust/.kernel.o.cmd").symlink_to(secret)
+    (build / "rust/.libmacros.so.cmd").unlink()
+    os.mkfifo(build / "rust/.libmacros.so.cmd")
+    assert [one.target for one in compiled(build)] == ["samples/rust/mini.o"]
+
+
+def test_clippy_takes_the_place_of_rustc(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    def look(command: Command) -> str:
+        assert (tmp_path / "lint").is_dir()
+        return _message(UNSAFE, "unsafe block missing a safety comment", 9)
+
+    runner.answers = [("clippy-driver", look)]
+    found = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY).lint(["rust/kernel/virt.rs", "x.c"])
+    ((target, (lint,)),) = found.items()
+    assert target == "rust/kernel.o"
+    assert (lint.tool, lint.file, lint.line, lint.code) == (
+        "clippy",
+        "rust/kernel/virt.rs",
+        9,
+        UNSAFE,
+    )
+    assert (lint.lane, "/run/kdrv" in lint.detail) == ("rust", False)
+    (command,) = runner.ran
+    argv = command.argv
+    words = argv[argv.index("--") + 1 :]
+    assert words[:2] == ("clippy-driver", "--edition=2021")
+    assert words[-5:] == (
+        "--emit=metadata",
+        "--out-dir",
+        "/run/kdrv/modout",
+        "--error-format=json",
+        "/run/kdrv/src/rust/kernel/lib.rs",
+    )
+    assert not any(word.startswith(("--emit=obj", "--emit=dep-info")) for word in words)
+    assert {"-Zunstable-options", "--sysroot=/dev/null"} < set(words)
+    assert words.count("/run/kdrv/src/rust/kernel/lib.rs") == 1
+    assert ("--setenv", "CLIPPY_CONF_DIR", "/run/kdrv/src") in zip(
+        argv, argv[1:], argv[2:], strict=False
+    )
+    bound = [argv[at : at + 3] for at, word in enumerate(argv) if word.endswith("bind")]
+    assert [(one[0], one[2]) for one in bound[1:]] == [
+        ("--ro-bind", "/run/kdrv/src"),
+        ("--ro-bind", "/run/kdrv/out"),
+        ("--bind", "/run/kdrv/modout"),
+    ]
+    assert not (tmp_path / "lint").exists()
+
+
+def test_rustdoc_looks_at_private_items_of_drivers_only(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    runner.answers = [("rustdoc", "")]
+    lints = Lints(ctx, make, tmp_path / "lint", Tool.RUSTDOC)
+    found = lints.lint(["samples/rust/mini.rs", "rust/macros/lib.rs", "scripts/target.rs"])
+    assert found == {"rust/libmacros.so": (), "samples/rust/mini.o": ()}
+    macros, mini = runner.ran
+    assert "--document-private-items" not in macros.argv
+    assert "--document-private-items" in mini.argv
+    assert "--check" in macros.argv
+    assert not any(word.startswith(("--emit", "--out-dir")) for word in mini.argv)
+
+
+def test_what_the_build_has_said_is_not_repeated_but_errors_are(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    said = _message("unused_variables", "unused", 3) + _message(UNSAFE, "unsafe", 4)
+    said += _message("", "odd", 5) + _message("E0308", "mismatched types", 6, "error")
+    runner.answers = [("clippy-driver", (1, said))]
+    found = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY).lint(["rust/kernel/lib.rs"])
+    assert [one.line for one in found["rust/kernel.o"]] == [4, 5, 6]
+
+
+def test_a_tool_that_dies_without_a_word_is_no_pass(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    runner.answers = [("rustdoc", (101, "thread 'main' panicked\n"))]
+    found = Lints(ctx, make, tmp_path / "lint", Tool.RUSTDOC).lint(["rust/kernel/lib.rs"])
+    (record,) = found["rust/kernel.o"]
+    assert record.level is Level.ERROR
+    assert "status 101" in record.message
+    assert "panicked" in record.detail
+
+
+def test_a_lint_that_moved_is_not_new(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    lints = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY)
+    runner.answers = [("clippy-driver", _message(UNSAFE, "unsafe", 4))]
+    before = lints.lint(["rust/kernel/lib.rs"])["rust/kernel.o"]
+    runner.answers = [("clippy-driver", _message(UNSAFE, "unsafe", 8) * 2)]
+    after = lints.lint(["rust/kernel/lib.rs"])["rust/kernel.o"]
+    assert fresh(before, after) == ()
+    runner.answers = [("clippy-driver", _message("clippy::len_zero", "unsafe?", 8))]
+    assert len(fresh(before, lints.lint(["rust/kernel/lib.rs"])["rust/kernel.o"])) == 1
+
+
+@pytest.mark.parametrize("status", [0, 127])
+def test_a_toolchain_may_lack_the_program(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path, status: int
+) -> None:
+    runner.answers = [("command -v", (status, ""))]
+    assert Lints(ctx, make, tmp_path, Tool.CLIPPY).available is (status == 0)
