@@ -1,4 +1,4 @@
-"""Reading what an untrusted build left behind.
+"""Reading what an untrusted build left behind, and writing beside it.
 
 A build can leave a symbolic link to the user's keys where a log should be, a FIFO whose opening
 never returns, or a file larger than the memory.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,6 +73,24 @@ def read_text_inside(root: Path, path: Path, limit: int) -> str:
     with open_inside(root, path, limit) as file:
         # Not more than that even if it grows right now.
         return file.read(limit).decode(errors="replace")
+
+
+def write_text_inside(root: Path, path: Path, text: str) -> None:
+    """Put a file at ``path``, in place of any file or link that lies there. Raises like the above.
+
+    The folder must exist; another process sees the old file or the whole new one.
+    """
+    folder = inside(root, path.parent)
+    opened, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
+    try:
+        with os.fdopen(opened, "w") as file:
+            os.fchmod(opened, 0o644)
+            file.write(text)
+        Path(temporary).replace(folder / path.name)
+    except IsADirectoryError as error:
+        raise UntrustedFile(f"{path} is a folder", expected="a file of the build's own") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _require_file(path: Path, facts: os.stat_result) -> None:

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from kdrv.core.errors import CommandFailed, DeadlineExceeded, SetupError
-from kdrv.core.limits import LINE, SIGXFSZ_STATUS, LimitExceeded, Limits, Watch, kill_sandbox
+from kdrv.core.limits import LINE, SIGXFSZ_STATUS, LimitExceeded, Limits
 from kdrv.core.show import clean, size
+from kdrv.core.stopping import unless_stopped
+from kdrv.core.watch import Watch, kill_sandbox
 
 LineListener = Callable[[str], None]
 TAIL = 20
@@ -114,6 +116,8 @@ class Runner(Protocol):
         With ``limits`` a command that makes a sandbox is watched, and killed with
         :class:`LimitExceeded` beyond them; of any other command what it prints and how large a
         file it writes is limited. All processes of the sandbox are gone when the call returns.
+        It is then also ended, by :class:`kdrv.core.stopping.Stopped`, when nobody wants the job
+        any more that runs it.
         """
         ...
 
@@ -316,7 +320,9 @@ def _chunks(
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while (left := until - time.monotonic()) > 0:
-            if not selector.select(min(left, 1.0)):
+            if limits:
+                unless_stopped()
+            if not selector.select(min(left, 0.5)):
                 if child.poll() is not None:
                     break
                 continue

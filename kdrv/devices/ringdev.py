@@ -337,7 +337,9 @@ class RingDev(PciDevice):
         tag, result, phase = outcome.tag, outcome.result, self._phase
         bad = self.fault("desc_bad")
         if bad is not None:
-            wrong = bad // 3
+            # By as many bits as dice say: a little is as likely as a lot, and harder to notice.
+            wrong, bits = divmod(bad // 3, 31)
+            wrong &= (1 << bits) - 1
             if bad % 3 == 0:
                 tag = (tag + 1 + wrong) & 0xFFFF
             elif bad % 3 == 1:

@@ -25,10 +25,11 @@ from kdrv.guest.session import Guest, Session
 from kdrv.machine.contract import BootSpec, MachineEnded
 from kdrv.machine.reports import Report, judge, parse_kmemleak
 from kdrv.sim import dmamap, removal
+from kdrv.sim.excuses import STARVED
 from kdrv.sim.faults import FaultKind
 from kdrv.sim.kcov import Recorder
 from kdrv.sim.machine import SimMachine
-from kdrv.sim.shortage import Scarcity
+from kdrv.sim.shortage import Scarcity, Shortage
 from kdrv.testing.driver import Driver, DriverFile, LeftTraces
 from kdrv.testing.scripts import KMEMLEAK, KMEMLEAK_AGE
 
@@ -89,6 +90,7 @@ class Run:
         self._recorders: list[Recorder] = []
         self._memory: dict[str, Any] = {}
         self._files: dict[int, GuestFile] = {}
+        self._suffered: list[tuple[Shortage, Step]] = []
 
     def live(
         self,
@@ -119,8 +121,7 @@ class Run:
             dmamap.start(guest)
             self._maps = True
         self._scarcity.prepare(guest)
-        starve = partial(self._scarcity.draw, FaultKind.PROBE_FAIL_NTH)
-        driver = Driver(guest, self._stand.driver, starve=starve)
+        driver = Driver(guest, self._stand.driver, scarcity=self._scarcity)
         self._perform(guest, Step("load", {}), "load", driver.load)
         self._loaded = driver.loaded
         if not self._loaded:
@@ -215,7 +216,7 @@ class Run:
             index, step.does, step.arguments, step.actor, began, began, Outcome.OK, phase
         )
         try:
-            with self._armed(session, phase, step.does):
+            with self._armed(session, phase, step):
                 moment = replace(moment, value=plain(action()))
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, str(error.errno))
@@ -256,12 +257,18 @@ class Run:
         return moment
 
     @contextlib.contextmanager
-    def _armed(self, session: Session, phase: str, does: str) -> Iterator[None]:
+    def _armed(self, session: Session, phase: str, step: Step) -> Iterator[None]:
         """Let an allocation of a plan's operation fail where the schedule says so."""
-        kind = FaultKind.PROBE_FAIL_NTH if does in PROBING else FaultKind.ALLOC_FAIL_NTH
-        shortage = self._scarcity.draw(kind) if phase == "plan" else None
-        with shortage.on(session) if shortage else contextlib.nullcontext():
-            yield
+        probes = step.does in PROBING
+        kind = FaultKind.PROBE_FAIL_NTH if probes else FaultKind.ALLOC_FAIL_NTH
+        loads = step.does == "unload_and_load"
+        shortage = self._scarcity.draw(kind, loads=loads) if phase == "plan" else None
+        try:
+            with shortage.on(session) if shortage else contextlib.nullcontext():
+                yield
+        finally:
+            if shortage and shortage.happened and probes:
+                self._suffered.append((shortage, step))
 
     def _hung(self) -> bool:
         """Whether a call did not come back: what follows would wait as long, and tell no more."""
@@ -338,7 +345,21 @@ class Run:
                 remove_items(guest, place)
 
     def _unload(self, guest: Guest, driver: Driver) -> None:
-        self._perform(guest, Step("unload", {}), "unload", driver.unload)
+        suffer = partial(self._suffer_again, self._call(guest, driver))
+        self._perform(guest, Step("unload", {}), "unload", lambda: driver.unload(suffer))
+
+    def _suffer_again(self, call: Call) -> None:
+        """Have every probe that failed for want of memory fail once more, alike.
+
+        What is lost again then is lost each time; what the kernel keeps for ever is kept once.
+        """
+        menu = self._menu.operations
+        for shortage, step in self._suffered:
+            with contextlib.suppress(OSError):
+                if step.does == "bind" and "unbind" in menu:
+                    menu["unbind"].run(call, **step.arguments)
+            with contextlib.suppress(OSError), shortage.on(call.guest):
+                menu[step.does].run(call, **step.arguments)
 
     def _scan(self, guest: Guest) -> None:
         """What kmemleak finds, where there is one; two scans must agree."""
@@ -383,5 +404,6 @@ class Run:
 
 
 def scans(plan: Plan) -> bool:
-    """Whether kmemleak is on: it doubles the time of a run."""
-    return plan.checked and plan.seed % LEAK_PLANS == 0
+    """Whether kmemleak is on: it doubles the time of a run, so only where leaks are likely."""
+    starved = any(rule.kind in STARVED for rule in plan.faults.rules)
+    return plan.checked and (starved or plan.seed % LEAK_PLANS == 0)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
+from hypothesis.strategies import SearchStrategy
 
 from kdrv.explore.bench import Bench
 from kdrv.explore.coverage import marked
@@ -25,6 +26,9 @@ SHRINK_SECONDS = 45.0
 SHRINK_RUNS = 300
 """Shrinking ends after so many runs, the same on every machine; on a slow one by the time."""
 LONGEST_PIECE = 12
+ROUND = 10
+"""So many plans hypothesis draws at once. What comes after the tenth it makes mostly of what it
+has, by putting copies of one part in place of others: after 50 plans hardly a fault is new."""
 QUIET = tuple(HealthCheck)
 
 
@@ -111,24 +115,10 @@ class Hunt:
 
     def run(self) -> Caught:
         """Search, and shrink what is found."""
-        task = self._task
-
-        @seeded(task.seed)
-        @settings(
-            max_examples=task.examples,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate, Phase.shrink],
-            report_multiple_bugs=False,
-            suppress_health_check=QUIET,
-            print_blob=False,
-        )
-        @given(plans(task.choice))
-        def probe(plan: Plan) -> None:
-            self._probe(plan)
-
+        task, strategy = self._task, plans(self._task.choice)
         with contextlib.suppress(_Bug, _Enough):
-            probe()
+            for done in range(0, task.examples, ROUND):
+                self._round(strategy, task.seed + done, min(ROUND, task.examples - done))
         found = self._found(self._best) if self._best else None
         return Caught(
             task.seed,
@@ -143,6 +133,23 @@ class Hunt:
             self._again,
             found,
         )
+
+    def _round(self, strategy: SearchStrategy[Plan], seed: int, examples: int) -> None:
+        @seeded(seed)
+        @settings(
+            max_examples=examples,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate, Phase.shrink],
+            report_multiple_bugs=False,
+            suppress_health_check=QUIET,
+            print_blob=False,
+        )
+        @given(strategy)
+        def probe(plan: Plan) -> None:
+            self._probe(plan)
+
+        probe()
 
     def _probe(self, plan: Plan) -> None:
         said = self._answers.get(plan.key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 import tarfile
 import tempfile
 import time
@@ -27,16 +28,20 @@ from kdrv.gate.mails import Applied, applied_before, apply, fetch, named_base, r
 from kdrv.gate.maintainers import maintainers
 from kdrv.gate.policy import load_policy
 from kdrv.gate.result import Break, Check, GateResult, Outcome, PatchResult
+from kdrv.gate.rustcode import judge_rust_series
 from kdrv.gate.series import Patch, Series
 from kdrv.gate.verdict import LaneJudge
 from kdrv.kernel.arch import Arch
 from kdrv.kernel.tree import KernelTree, read_version
-from kdrv.toolchain.base import Toolchain
+from kdrv.toolchain.base import SOURCE, Bind, Toolchain
 from kdrv.toolchain.select import AUTO, select
 
 STDIN = "-"
-NEEDED = ("Makefile", "scripts", "MAINTAINERS")
-"""What of the base is read before anything is built: its version, its needs, its people."""
+NEEDED = ("Makefile", "scripts")
+"""What of the base is read before anything is built: its version and its needs."""
+PEOPLE = ("COPYING", "CREDITS", "Kbuild", "MAINTAINERS", "Makefile", "README", "scripts")
+FOLDERS = ("Documentation", "arch", "include", "drivers", "fs", "init", "ipc", "kernel", "lib")
+"""By these get_maintainer.pl knows a kernel's tree; of the folders it reads nothing."""
 
 
 class Boots(StrEnum):
@@ -75,7 +80,7 @@ class GateRequest:
     def options(self) -> tuple[str, ...]:
         """The command line that judges another series in the same way, but for the series."""
         words = ["kdrv", "gate"]
-        words += ["--repo", str(self.repo.absolute())]
+        words += ["--repo", str(self.repo)] if self.repo != Path() else []
         words += spelled(self)
         for option, value in (("--policy", self.policy), ("--preset", self.preset)):
             if value:
@@ -113,17 +118,18 @@ def gate(ctx: Context, request: GateRequest) -> GateResult:
         jobs=None if request.cluster else ctx.jobs,
     )
     reports, texts = _run(ctx, request, ground)
-    judges = [LaneJudge(policy, series, report, request.options) for report in reports]
+    no_sparse = _no_sparse(ctx, toolchain, tree)
+    judges = [LaneJudge(policy, series, report, request.options, no_sparse) for report in reports]
     results = _patches(ours, series, judges, texts)
     if applied and applied.refused:
         results += (_refused(applied, series, request),)
     breaks = tuple(
-        _answered(ctx, toolchain, tree.path, one) for judge in judges for one in judge.breaks()
+        _answered(ctx, toolchain, ours, series, one) for judge in judges for one in judge.breaks()
     )
     return GateResult(
         series=series,
         patches=results,
-        checks=judge_churn(policy, ours, series),
+        checks=(*judge_churn(policy, ours, series), *judge_rust_series(policy, ours, series)),
         breaks=breaks,
         policy=policy.name,
         kernel=str(tree.version),
@@ -182,24 +188,40 @@ def _head_of(ours: Repo, base: str) -> KernelTree:
     """The few files of the base that are needed before there is a checkout."""
     place = ours.directory.parent / "head" / base
     if not (place / "Makefile").exists():
-        with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
-            archive = Path(scratch, "head.tar")
-            done = ours.run("archive", f"--output={archive}", base, *NEEDED, check=False)
-            if not done.ok:
-                raise UsageError(
-                    f"{base[:12]} is no commit of a kernel's tree",
-                    expected=f"a tree with {', '.join(NEEDED)}",
-                    detail=done.tail(2),
-                    remedy="kdrv gate --repo DIR BASE..TIP",
-                )
-            place.parent.mkdir(exist_ok=True)
-            unpacked = Path(tempfile.mkdtemp(dir=place.parent))
-            with tarfile.open(archive) as tar:
-                tar.extractall(unpacked, filter="data")
+        place.parent.mkdir(exist_ok=True)
+        unpacked = Path(tempfile.mkdtemp(dir=place.parent))
+        if not _unpack(ours, base, NEEDED, unpacked):
+            shutil.rmtree(unpacked)
+            raise UsageError(
+                f"{base[:12]} is no commit of a kernel's tree",
+                expected=f"a tree with {' and '.join(NEEDED)}",
+                remedy="kdrv gate --repo DIR BASE..TIP",
+            )
         # Another kdrv may have been first.
         with contextlib.suppress(OSError):
             unpacked.rename(place)
     return KernelTree(place, read_version(place), f"commit {base[:12]}")
+
+
+def _unpack(git: Repo, commit: str, paths: Sequence[str], place: Path) -> bool:
+    """Some files of a commit below ``place``; whether it has them all."""
+    with tempfile.NamedTemporaryFile(prefix="kdrv-", suffix=".tar") as archive:
+        words = ("archive", f"--output={archive.name}", commit, "--", *paths)
+        if not git.run(*words, check=False).ok:
+            return False
+        with tarfile.open(archive.name) as tar:
+            tar.extractall(place, filter="data")
+    return True
+
+
+def _no_sparse(ctx: Context, toolchain: Toolchain, tree: KernelTree) -> str:
+    """Why sparse says nothing of this tree, empty when it does (scripts/checker-valid.sh)."""
+    argv = ("sh", f"{SOURCE}/scripts/checker-valid.sh", "sparse")
+    command = toolchain.command(argv, binds=[Bind(tree.path, SOURCE)])
+    done = ctx.runner.run(command, deadline=60.0, check=False)
+    if done.output.strip() == "1":
+        return ""
+    return "sparse is too old for this tree" if done.ok else "the toolchain has no sparse"
 
 
 def _bundle(ours: Repo, series: Series) -> bytes:
@@ -292,7 +314,15 @@ def _refused(applied: Applied, series: Series, request: GateRequest) -> PatchRes
     return PatchResult(patch, (check,))
 
 
-def _answered(ctx: Context, toolchain: Toolchain, tree: Path, one: Break) -> Break:
+def _answered(ctx: Context, toolchain: Toolchain, git: Repo, series: Series, one: Break) -> Break:
     """A break with the people who answer for the Rust files it is about."""
-    files = dict.fromkeys(use.file for symbol in one.symbols for use in symbol.uses)
-    return replace(one, maintainers=maintainers(ctx, toolchain, tree, tuple(files)))
+    uses = (use for symbol in one.symbols for use in symbol.uses)
+    files = tuple(dict.fromkeys(use.file for use in uses))
+    commit = series.patches[one.patch - 1].commit
+    with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
+        place = Path(scratch)
+        if not files or not _unpack(git, commit, (*PEOPLE, *files), place):
+            return one
+        for name in FOLDERS:
+            (place / name).mkdir(exist_ok=True)
+        return replace(one, maintainers=maintainers(ctx, toolchain, place, files))

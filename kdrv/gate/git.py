@@ -44,7 +44,13 @@ class Repo:
         argv.append(f"--git-dir={self.directory}")
         if self.work_tree:
             argv.append(f"--work-tree={self.work_tree}")
-        clean = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C.UTF-8"}
+        clean = {
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_CONFIG_SYSTEM": "/dev/null",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_TERMINAL_PROMPT": "0",
+            "LC_ALL": "C.UTF-8",
+        }
         if self.index:
             clean["GIT_INDEX_FILE"] = str(self.index)
         return Command((*argv, *words), cwd=self.work_tree, env={**clean, **(env or {})})

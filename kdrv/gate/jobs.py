@@ -16,7 +16,7 @@ from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.core.limits import MIB, Limits
 from kdrv.core.process import Limited
-from kdrv.core.stopping import stopping
+from kdrv.core.stopping import unless_stopped
 from kdrv.core.store import Store, digest
 from kdrv.gate import blast as radius
 from kdrv.gate.boots import Booted, boot
@@ -27,7 +27,7 @@ from kdrv.gate.lints import Lint, lint
 from kdrv.gate.message import judge_message
 from kdrv.gate.policy import Policy
 from kdrv.gate.result import Blast, Check
-from kdrv.gate.results import Results
+from kdrv.gate.results import Results, this_code
 from kdrv.gate.rustcode import judge_rust
 from kdrv.gate.series import Patch, Series
 from kdrv.gate.walk import LaneWalk, Place, Step, open_lane
@@ -36,7 +36,6 @@ from kdrv.toolchain.base import Toolchain
 from kdrv.toolchain.select import by_name
 
 TEXT_KIND = "gate-text"
-TEXT_FORMAT = "gate-text-1"
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,6 @@ class LaneReport:
     blasts: tuple[Blast | None, ...]
     boots: dict[int, Booted]
     lints: dict[int, tuple[Lint, Lint]]
-    sparse: str = ""
-    """Why sparse did not look, in words."""
 
 
 def walk_lane(
@@ -122,7 +119,7 @@ def walk_lane(
         booted: dict[int, Booted] = {}
         lints: dict[tuple[int, int], Lint] = {}
         for number, place in enumerate(places):
-            _unless_stopped()
+            unless_stopped()
             steps.append(walk.step(place))
             if not steps[-1].ok:
                 continue
@@ -139,7 +136,7 @@ def walk_lane(
         for (patch, number), after in lints.items()
         if patch == number and (patch, patch - 1) in lints
     }
-    return LaneReport(lane.name, lane.language, tuple(steps), blasts, booted, pairs, walk.no_sparse)
+    return LaneReport(lane.name, lane.language, tuple(steps), blasts, booted, pairs)
 
 
 def _rust_files(ground: Ground, lane: Lane, number: int) -> frozenset[str]:
@@ -167,12 +164,13 @@ def read_text(ground: Ground, ctx: Context | None = None) -> tuple[tuple[Check, 
         tree = WorkTree(git, folder)
         patches = ground.series.patches
         for patch in patches:
-            _unless_stopped()
+            unless_stopped()
             step.progress(patch.number - 1, len(patches), patch.subject)
-            key = digest(TEXT_FORMAT, patch.commit, ground.policy.identity, toolchain.identity)
+            key = digest(this_code(), patch.commit, ground.policy.identity, toolchain.identity)
             checks = results.get(key, tuple[Check, ...])
             if checks is None:
-                tree.checkout(patch.commit)
+                # The base's checkpatch.pl: no patch changes its own judge.
+                tree.checkout(ground.series.base)
                 checks = _text_checks(ctx, ground, git, tree.path, toolchain, patch)
                 results.put(key, checks)
             found.append(checks)
@@ -219,8 +217,3 @@ def _unbundle(ours: Repo, bundle: bytes, series: Series) -> None:
             remedy="git fetch there",
             detail=done.tail(3),
         )
-
-
-def _unless_stopped() -> None:
-    if stopping():
-        raise KeyboardInterrupt

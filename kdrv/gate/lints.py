@@ -12,11 +12,9 @@ from kdrv.build.make import Make
 from kdrv.core.context import Context
 from kdrv.core.store import digest
 from kdrv.gate.crates import Lints, Tool
-from kdrv.gate.results import Results
+from kdrv.gate.results import Results, this_code
 from kdrv.gate.walk import LaneWalk, Place
 from kdrv.toolchain.base import Toolchain
-
-FORMAT = "gate-lint-1"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,9 @@ def lint(
 ) -> Lint:
     """Look at the crates of a commit at which the lane is green."""
     results = Results(walk.results_path)
-    key = digest(FORMAT, place.tree, walk.lane.identity, toolchain.identity, sorted(files))
+    key = digest(
+        "lint", this_code(), place.tree, walk.lane.identity, toolchain.identity, sorted(files)
+    )
     if known := results.get(key, Lint):
         return known
     walk.have(place)

@@ -29,8 +29,11 @@ _LINTS |= dict.fromkeys(("fn", "trait"), "missing_safety_doc")
 # block's; these are what statements, arms and items are in.
 _HOLDERS = ("block", "declaration_list", "match_block", "source_file")
 _ENCLOSING = ("function_item", "trait_item", "mod_item", "const_item", "static_item")
-_STATEMENT = 200
+_STATEMENT = 100
 """How many tokens of a macro's arguments may come before an unsafe block in a statement."""
+
+_LINE = 400
+"""How many bytes before an unsafe block on its line are looked at for a comment."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,11 @@ class Site:
 
 def sites(source: Source) -> tuple[Site, ...]:
     """All unsafe places of a file, in order. Raises nothing: what is no Rust has none."""
-    notes = _Notes(source)
+    notes, allowed = _Notes(source), _Allowed()
     found = []
     for place in source.places:
         if kind := _kind(place):
-            said = _said(source, notes, place, kind)
+            said = allowed.at(place, _LINTS[kind]) or _said(source, notes, place, kind)
             line = place.node.start_point.row + 1
             found.append(Site(kind, _within(place), _code(place, kind), said, source.path, line))
     return tuple(found)
@@ -156,7 +159,10 @@ class _Notes:
             if source.lines[first][: node.start_point.column].strip():
                 continue
             # A documentation comment ends at the start of the next row.
-            last -= last > first and node.end_point.column == 0
+            whole = last > first and node.end_point.column == 0
+            if not whole and source.lines[last][node.end_point.column :].strip():
+                continue
+            last -= whole
             self._rows |= dict.fromkeys(range(first + 1, last + 1), "")
             self._rows[first] = (node.text or b"").decode(errors="replace")
 
@@ -174,12 +180,11 @@ class _Notes:
 
 def _said(source: Source, notes: _Notes, place: Place, kind: str) -> bool:
     row = place.node.start_point.row
-    if any(_allows(one, _LINTS[kind]) for one in (place, *place.around())):
-        return True
     if kind in ("fn", "trait"):
         return notes.above(row, _SAFETY_SECTION) or (kind == "fn" and _of_trait(place))
-    before = source.lines[row][: place.node.start_point.column].decode(errors="replace")
-    rows = (row, *_rows(place))
+    column = place.node.start_point.column
+    before = source.lines[row][max(0, column - _LINE) : column].decode(errors="replace")
+    rows = dict.fromkeys((row, *_rows(place)))
     return bool(_SAFETY_HERE.search(before)) or any(notes.above(one, _SAFETY) for one in rows)
 
 
@@ -189,20 +194,34 @@ def _of_trait(place: Place) -> bool:
     return bool(holder and holder.type == "impl_item" and holder.child_by_field_name("trait"))
 
 
-def _allows(place: Place, lint: str) -> bool:
-    """Whether an attribute of a place turns one of clippy's lints off there."""
+class _Allowed:
+    """What lints of clippy are turned off where, by attributes."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Place, str], bool] = {}
+
+    def at(self, place: Place, lint: str) -> bool:
+        """Whether a lint is turned off for a place, there or further out."""
+        key = place, lint
+        if key not in self._known:
+            outside = place.parent is not None and self.at(place.parent, lint)
+            self._known[key] = outside or any(lint in words(one) for one in _attributes(place))
+        return self._known[key]
+
+
+def _attributes(place: Place) -> Iterator[Node]:
+    """The attributes of a place: those above it, and those at its own beginning."""
     for before in place.before():
         if before.type not in COMMENTS + ATTRIBUTES:
             break
-        if before.type in ATTRIBUTES and lint in words(before):
-            return True
+        if before.type in ATTRIBUTES:
+            yield before
     for inside in place.node.children:
-        # Inner attributes come first, in a file or behind an opening brace.
+        # In a file, or behind an opening brace.
         if inside.type not in (*COMMENTS, *ATTRIBUTES, "{"):
             break
-        if inside.type in ATTRIBUTES and lint in words(inside):
-            return True
-    return False
+        if inside.type in ATTRIBUTES:
+            yield inside
 
 
 def _rows(place: Place) -> Iterator[int]:

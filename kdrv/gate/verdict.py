@@ -23,24 +23,28 @@ SAMPLE = 3
 
 @dataclass(frozen=True)
 class LaneJudge:
-    """One lane's word on the patches. ``again`` is the command line that judges with the same
-    choices, without the series."""
+    """One lane's word on the patches.
+
+    ``again`` is the command line that judges with the same choices, without the series;
+    ``no_sparse`` why sparse did not look, empty when it did.
+    """
 
     policy: Policy
     series: Series
     report: LaneReport
     again: tuple[str, ...]
+    no_sparse: str = ""
 
     def checks(self, patch: Patch) -> tuple[Check, ...]:
         """The checks of a patch, the lane's name in each."""
-        before, after = self._pair(patch)
+        before, after = self._compared(patch.number), self.report.steps[patch.number]
         checks = [self._build(patch, before, after)]
-        if not after.lost:
+        if _compiled(after):
             checks.append(self._warnings(patch, before, after))
             checks.append(self._config(patch, before, after))
+            if self.report.language is Language.C:
+                checks.append(self._sparse(patch, before, after))
         checks += self._lints(patch)
-        if self.report.language is Language.C:
-            checks.append(self._sparse(patch, before, after))
         if booted := self.report.boots.get(patch.number):
             checks.append(self._boot(patch, booted))
         return tuple(checks)
@@ -49,14 +53,16 @@ class LaneJudge:
         """Where the lane broke, and where it was mended."""
         states = []
         for patch, blast in zip(self.series.patches, self.report.blasts, strict=True):
-            before, after = self._pair(patch)
+            before, after = self._compared(patch.number), self.report.steps[patch.number]
             states.append(State(patch.number, after.ok, _errors(before, after), blast))
         if not self.report.steps[0].ok:
             return ()
         return breaks(self.report.lane, states)
 
-    def _pair(self, patch: Patch) -> tuple[Step, Step]:
-        return self.report.steps[patch.number - 1], self.report.steps[patch.number]
+    def _compared(self, number: int) -> Step:
+        """The step that a patch's is compared with: the last before it that compiled anything."""
+        earlier = self.report.steps[:number]
+        return next((step for step in reversed(earlier) if _compiled(step)), earlier[-1])
 
     def _check(
         self, kind: str, patch: Patch, outcome: Outcome, summary: str, **more: object
@@ -70,18 +76,21 @@ class LaneJudge:
 
     def _build(self, patch: Patch, before: Step, after: Step) -> Check:
         timing = {"seconds": after.seconds, "reused": after.reused}
+        parent = self.report.steps[patch.number - 1]
         if after.ok:
             summary = after.untouched or f"{_count(after.targets, 'target')} made"
-            if not before.ok:
+            if not parent.ok:
                 summary = f"green again; {summary}"
             return self._check("build", patch, Outcome.PASS, summary, **timing)
         errors = _errors(before, after)
-        known = {lost.symbol for lost in before.lost}
+        known = {lost.symbol for lost in parent.lost}
         lost = [one for one in after.lost if not one.follows and one.symbol not in known]
         since = self._red_since(patch.number)
         if lost:
             names = ", ".join(one.symbol for one in lost[:SAMPLE])
             what = f"{names} can no longer be configured"
+        elif after.stopped:
+            what = f"the build was stopped: {after.stopped}"
         elif errors:
             what = f"does not build: {errors[0].place or errors[0].tool}: {errors[0].message}"
         else:
@@ -121,8 +130,8 @@ class LaneJudge:
         return self._found(f"warnings {self.report.lane}", "warnings", patch, found)
 
     def _sparse(self, patch: Patch, before: Step, after: Step) -> Check:
-        if self.report.sparse:
-            return Check(SPARSE, Outcome.SKIP, self.report.sparse)
+        if self.no_sparse:
+            return Check(SPARSE, Outcome.SKIP, self.no_sparse)
         said = fresh(before.diagnostics, after.diagnostics)
         found = tuple(one for one in said if one.tool == SPARSE)
         return self._found(SPARSE, SPARSE, patch, found)
@@ -161,7 +170,7 @@ class LaneJudge:
         """Symbols that were on and are off, or gone."""
         now = {line.partition("=")[0] for line in after.config}
         gone = sorted({line.partition("=")[0] for line in before.config} - now)
-        if not gone or before.lost:
+        if not gone:
             return self._check("config", patch, Outcome.PASS, "no symbol vanished")
         names = ", ".join(gone[:SAMPLE]) + (" ..." if len(gone) > SAMPLE else "")
         return self._check(
@@ -188,6 +197,11 @@ class LaneJudge:
         outcome = Outcome.FAIL if regressions else Outcome.WARN
         words = detail[0] if regressions else f"{detail[0]} (as at the base)"
         return self._check("boot", patch, outcome, words, detail=detail[1:], **timing)
+
+
+def _compiled(step: Step) -> bool:
+    """Whether make went to its end, be it a bad one."""
+    return not step.lost and not step.stopped
 
 
 def _errors(before: Step, after: Step) -> tuple[Diagnostic, ...]:

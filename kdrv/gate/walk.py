@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from kdrv.build.configure import CONFIG, STAMP, configure
@@ -36,7 +35,7 @@ from kdrv.gate.worktree import WorkTree
 from kdrv.kernel.arch import TRAITS
 from kdrv.kernel.kconfig import read_settings
 from kdrv.kernel.tree import KernelTree, read_version
-from kdrv.toolchain.base import SOURCE, Bind, Toolchain
+from kdrv.toolchain.base import Toolchain
 
 CHECKED = ("C=1", "CF=-fdiagnostic-prefix")
 """sparse looks at each file that is compiled; what kbuild saves of the command stays the same."""
@@ -152,20 +151,6 @@ class LaneWalk:
     def variables(self) -> tuple[str, ...]:
         """What the gate adds to make's command line: the C lane is built with extra warnings."""
         return ("W=1", *CHECKED) if self.lane.language is Language.C else ()
-
-    @cached_property
-    def no_sparse(self) -> str:
-        """Why sparse says nothing in this lane, empty when it does (scripts/checker-valid.sh)."""
-        if self.lane.language is not Language.C:
-            return "it looks in the C lane"
-        script = f"sh {SOURCE}/scripts/checker-valid.sh sparse"
-        command = self._toolchain.command(
-            ("sh", "-c", script), binds=[Bind(self._checkout.path, SOURCE)]
-        )
-        done = self.ctx.runner.run(command, deadline=60.0, check=False)
-        if done.output.strip() == "1":
-            return ""
-        return "sparse is too old for this tree" if done.ok else "the toolchain has no sparse"
 
     @property
     def goals(self) -> tuple[str, ...]:

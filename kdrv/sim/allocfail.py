@@ -78,7 +78,8 @@ def failing(session: Session, nth: int) -> FailingCalls:
 class FailingCalls(Operations):
     """System calls of a session of which an allocation fails.
 
-    ``fired`` says whether one of them made so many allocations, or has not come back to tell.
+    ``fired`` says whether one of them made so many allocations, or has not come back to tell;
+    ``made`` how many the last one made, if it made fewer.
     Programs and memory accesses (``run``, ``peek``, ``poke``) are no system calls of the session's
     own process and go on undisturbed.
     """
@@ -87,6 +88,7 @@ class FailingCalls(Operations):
         super().__init__(plain.link, plain.session, plain._abi, plain.patience)
         self._plain = plain
         self._nth = nth
+        self.made = 0
         self._open = 0
         self._spared = True
 
@@ -126,8 +128,10 @@ class FailingCalls(Operations):
                     remedy="kdrv build --arch um",
                 )
             # What is left of the number: nothing when the failure has happened.
+            left = int(outcomes[-len(after)].buffers[0].strip() or b"0")
             self._open -= 1
-            self._spared &= outcomes[-len(after)].buffers[0].strip() != b"0"
+            self._spared &= left > 0
+            self.made = self._nth - left
             for outcome in ours:
                 if outcome.result < 0:
                     raise OSError(-outcome.result, os.strerror(-outcome.result), path)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from kdrv.devices.clock import Clock
-from kdrv.devices.config import Power
+from kdrv.devices.config import PIN, Power
 from kdrv.devices.pci import POWER_STATE, PciDevice
 from kdrv.sim.attachment import WIDTHS, Attachment
 from kdrv.sim.faults import Schedule
@@ -145,6 +145,9 @@ class PciTransport:
         value = device.guard(doing, lambda: self.model.config.read(offset, width))
         if self._is_power_state(offset, width):
             device.bus.power()
+        if offset <= PIN < offset + width:
+            # No line leads anywhere here, so a driver must not be told of one to fall back on.
+            value &= ~(0xFF << 8 * (PIN - offset))
         if device.bus.silent:
             value = (1 << 8 * width) - 1
         device.trace.add(ConfigAccess(device.now, device.name, False, offset, width, value))

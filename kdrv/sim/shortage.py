@@ -18,13 +18,15 @@ from kdrv.guest.values import GuestPath
 from kdrv.guest.wire import Kind
 from kdrv.sim import allocfail
 from kdrv.sim.allocfail import FailingCalls
-from kdrv.sim.faults import FACTS, FaultKind, Side
+from kdrv.sim.faults import FACTS, Drawn, FaultKind, Side
 from kdrv.sim.machine import SimMachine
 
 T = TypeVar("T")
 GUEST_DEVICE = "guest"
 PROBE_MOST = 100
 """A driver that binds makes so many allocations that may fail, most of them deep in the kernel."""
+COUNTING = 1 << 20
+"""More allocations than any call makes."""
 
 
 class Shortage:
@@ -69,6 +71,8 @@ class Scarcity:
         self._machine = machine
         rules = machine.schedule.plan.rules
         self.wanted = any(FACTS[rule.kind].side is Side.GUEST for rule in rules)
+        self._loading = 0
+        """How many allocations it takes to load the driver."""
 
     def prepare(self, guest: Session) -> None:
         """Make the guest ready, once after boot, if any shortage is wanted.
@@ -78,16 +82,39 @@ class Scarcity:
         if self.wanted:
             allocfail.prepare(guest)
 
-    def draw(self, kind: FaultKind) -> Shortage | None:
-        """A shortage for a call that begins now, if there is to be one."""
+    @contextlib.contextmanager
+    def counting(self, session: Session) -> Iterator[None]:
+        """Count the allocations of the call that loads the driver."""
+        if not self.wanted:
+            yield
+            return
+        undisturbed = session.begin
+        session.begin = calls = FailingCalls(undisturbed, COUNTING)
+        try:
+            yield
+            self._loading = calls.made
+        finally:
+            session.begin = undisturbed
+
+    def draw(self, kind: FaultKind, *, loads: bool = False) -> Shortage | None:
+        """A shortage for a call that begins now, if there is to be one; ``loads`` the driver."""
         machine = self._machine
         drawn = machine.schedule.draw(kind, GUEST_DEVICE, machine.now)
         if drawn is None:
             return None
-        deep = kind is FaultKind.PROBE_FAIL_NTH
-        nth = drawn.dice.randint(1, PROBE_MOST) if deep else allocfail.number_of(drawn)
+        nth = self._nth(drawn, loads=loads)
         machine.trace.note(machine.now, GUEST_DEVICE, f"fault {kind}", {"nth": nth})
         return Shortage(nth, lambda: machine.schedule.take_back(drawn))
+
+    def _nth(self, drawn: Drawn, *, loads: bool) -> int:
+        """Which allocation fails: more often one of the driver's own than the kernel's for it."""
+        if drawn.kind is not FaultKind.PROBE_FAIL_NTH:
+            return allocfail.number_of(drawn)
+        dice = drawn.dice
+        if loads and self._loading:
+            # The kernel first makes a module of the file, and only then calls it.
+            return self._loading - min(dice.randrange(self._loading) for _ in range(2))
+        return min(dice.randint(1, PROBE_MOST) for _ in range(2))
 
     @contextlib.contextmanager
     def over(self, session: Session) -> Iterator[None]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from kdrv.core.errors import WorkFailed
 from kdrv.guest.session import Guest
 from kdrv.guest.together import list_small
 from kdrv.kernel.modinfo import CodeSection
-from kdrv.sim.shortage import Shortage
+from kdrv.sim.faults import FaultKind
+from kdrv.sim.shortage import Scarcity, Shortage
 from kdrv.testing.ktap import parse
 from kdrv.testing.traces import LEAKED, Code, Inventory, Places, code_of
 
@@ -44,8 +46,8 @@ class DriverFile:
 class Driver:
     """The driver in a guest. ``name`` is the module's name.
 
-    ``known`` is the memory that drivers before it left in this machine. ``starve`` says at every
-    loading whether an allocation is to fail meanwhile.
+    ``known`` is the memory that drivers before it left in this machine. ``scarcity`` says where
+    memory is to run out while it is loaded or bound.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Driver:
         file: DriverFile,
         known: Places | None = None,
         *,
-        starve: Callable[[], Shortage | None] = lambda: None,
+        scarcity: Scarcity | None = None,
     ) -> None:
         self.guest = guest
         self.name = file.module
@@ -62,7 +64,7 @@ class Driver:
         self._file = file
         self._params = file.params
         self._known = Counter() if known is None else known
-        self._starve = starve
+        self._scarcity = scarcity
         self._inventory: Inventory | None = None
         self._code: Code | None = None
 
@@ -91,7 +93,7 @@ class Driver:
     def load(self, params: str | None = None) -> None:
         """Load the module, with its project's parameters unless others are given.
 
-        Where memory is to run out it does so in a first try, which must leave nothing behind.
+        Where memory is to run out it does so in a try of its own, which must leave nothing behind.
         Raises :class:`OSError` as ``init_module`` does, with the kernel's last words;
         :class:`LeftTraces`; and :class:`UnitTestsFailed` when KUnit suites of the module ran and
         failed.
@@ -107,16 +109,19 @@ class Driver:
             return
         suites = self._suites()
         self._params = self._file.params if params is None else params
-        shortage = self._starve()
-        if not shortage or self._suffers(shortage):
+        self._load()
+        if shortage := self._shortage(loads=True):
+            self._unload(hasty=True)
+            self._suffer(shortage)
             self._load()
         for suite in sorted(self._suites() - suites):
             judge_unit_tests(self.guest, suite)
 
-    def unload(self) -> None:
+    def unload(self, again: Callable[[], None] = lambda: None) -> None:
         """Unload the module and see that nothing of it is left.
 
-        Raises :class:`LeftTraces`, naming everything that is.
+        ``again`` does once more, with the driver loaded anew, what may have lost memory. Raises
+        :class:`LeftTraces`, naming everything that is left.
         """
         if not self._file.path:
             self.loaded = False
@@ -126,6 +131,7 @@ class Driver:
             # What the kernel allocates once, on behalf of the first driver that comes along, is
             # no leak. What is left again by a second round is.
             self._load()
+            again()
             left = self._unload()
         self._judge(left, "was unloaded")
 
@@ -139,22 +145,25 @@ class Driver:
 
     def _load(self) -> None:
         self._inventory = Inventory.take(self.guest, self._known)
-        self.guest.load(self._file.path, self._params)
+        with self._scarcity.counting(self.guest) if self._scarcity else nullcontext():
+            self.guest.load(self._file.path, self._params)
         self.loaded = True
         self._code = code_of(self.guest, self.name, self._file.code)
 
-    def _suffers(self, shortage: Shortage) -> bool:
-        """Load while memory runs out, and see that nothing is left; false if it did not run out."""
+    def _shortage(self, *, loads: bool = False) -> Shortage | None:
+        """The shortage of memory that is to strike now, if any."""
+        scarcity = self._scarcity
+        return scarcity.draw(FaultKind.PROBE_FAIL_NTH, loads=loads) if scarcity else None
+
+    def _suffer(self, shortage: Shortage) -> None:
+        """Load while memory runs out, and see that nothing is left."""
         left = self._try(shortage, hasty=True)
-        if not shortage.happened:
-            return False
         if _leaked(left):
             left = self._try(shortage)
         self._judge(left, f"found no memory (allocation {shortage.nth} while it was loaded)")
-        return True
 
     def _try(self, shortage: Shortage, *, hasty: bool = False) -> tuple[str, ...]:
-        """Load while memory runs out, and unload again if it did; what is left then."""
+        """Load while memory runs out, and unload; what is left then."""
         self._inventory = Inventory.take(self.guest, self._known)
         self._code = None
         try:
@@ -166,7 +175,7 @@ class Driver:
             return self._inventory.left_behind(None, hasty=hasty)
         self.loaded = True
         self._code = code_of(self.guest, self.name, self._file.code)
-        return self._unload(hasty=hasty) if shortage.happened else ()
+        return self._unload(hasty=hasty)
 
     def _unload(self, *, hasty: bool = False) -> tuple[str, ...]:
         assert self._inventory is not None
@@ -180,7 +189,7 @@ class Driver:
     def bind(self, device: str) -> None:
         """Bind a device by its name on the driver's bus; as in :meth:`load` memory may run out."""
         place = f"{self._only_bus_driver()}/bind"
-        if shortage := self._starve():
+        if shortage := self._shortage():
             try:
                 with shortage.on(self.guest):
                     self.guest.write_text(place, device)

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
 from pathlib import Path
 
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.guest.session import TIMEOUT
 from kdrv.machine.contract import Machine, World
-from kdrv.sim.faults import FaultKind
 from kdrv.sim.machine import SimMachine
 from kdrv.sim.shortage import Scarcity
 from kdrv.testing.driver import Driver
@@ -63,7 +61,7 @@ class Hall:
             copy(self.room.guest),
             self.prepared.driver,
             self._known,
-            starve=partial(scarcity.draw, FaultKind.PROBE_FAIL_NTH) if scarcity else lambda: None,
+            scarcity=scarcity,
         )
         with self.room.watched():
             driver.load(params)

@@ -50,6 +50,10 @@ SAID = {
     "in a macro": (
         "macro_rules! m {\n    () => {\n        // SAFETY: a.\n        unsafe { g() }\n    };\n}\n"
     ),
+    "above a statement with a comma in a macro": (
+        "macro_rules! m {\n    () => {\n        // SAFETY: a.\n"
+        "        static A: B<C, D> =\n            unsafe { g() };\n    };\n}\n"
+    ),
     "of a function": (
         "/// It does.\n///\n/// # Safety\n///\n/// Mind it.\n#[inline]\npub unsafe fn f() {}\n"
     ),
@@ -65,6 +69,14 @@ SAID = {
     ),
 }
 UNSAID = {
+    "above the braces it is in": (
+        "fn f() {\n    // SAFETY: a.\n    m! {\n        a: unsafe { g() }\n    }\n}\n",
+        [("block", 4)],
+    ),
+    "on the line of another attribute": (
+        "// SAFETY: a.\n#[a] unsafe impl A for C {}\n#[a] unsafe impl B for C {}\n",
+        [("impl", 3)],
+    ),
     "nothing": ("fn f() {\n    unsafe { g() };\n}\n", [("block", 2)]),
     "another comment": ("fn f() {\n    // Go.\n    unsafe { g() };\n}\n", [("block", 3)]),
     "word inside": ("fn f() {\n    // No SAFETY: a\n    unsafe { g() };\n}\n", [("block", 3)]),
@@ -167,6 +179,7 @@ pub mod sub {
 mod private {
     pub fn not_public() {}
 }
+pub(crate) fn ours() {}
 pub enum E {
     A,
     B(u32),
@@ -269,6 +282,26 @@ def test_a_change_has_both_signatures() -> None:
 def test_text_that_is_no_rust_is_no_error() -> None:
     assert _items("\x00 pub fn {{{ \udcff", "rust/kernel/a.rs") == {}
     assert _unsaid("}}}\n unsafe {\n") in ([], [("block", 2)])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("//" + "x" * (1 << 20), "larger than 1024 KiB"),
+        ("const A: u32 = 1" + " + 1" * 300 + ";", "nested deeper than 250 levels"),
+    ],
+    ids=["large", "deep"],
+)
+def test_a_file_made_to_keep_its_reader_busy_is_not_read(
+    history: History, text: str, says: str
+) -> None:
+    history.commit({"drivers/b.rs": text})
+    checks = (
+        *_patch_checks(history),
+        *judge_rust_series(load_policy(), history.repo, history.series()),
+    )
+    assert [one.outcome for one in checks] == [Outcome.UNKNOWN] * 4
+    assert all(says in one.summary for one in checks)
 
 
 @pytest.fixture

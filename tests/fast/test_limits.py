@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdrv.core import limits as limits_module
-from kdrv.core.inside import UntrustedFile, inside, open_inside, read_text_inside
-from kdrv.core.limits import GIB, MIB, LimitExceeded, Limits
+from kdrv.core import watch
+from kdrv.core.errors import SetupError
+from kdrv.core.inside import UntrustedFile, inside, open_inside, read_text_inside, write_text_inside
+from kdrv.core.limits import GIB, MIB, LimitExceeded, Limits, physical_memory
 from kdrv.core.process import Command, Completed, Inside, Limited, LocalRunner
 from kdrv.toolchain.base import Bind
 from kdrv.toolchain.sandbox import sandboxed
@@ -34,6 +35,11 @@ needs_bwrap = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "INTERVAL", 0.02)
+
+
 @pytest.fixture
 def attempt(tmp_path: Path) -> Try:
     """Runs a shell script in a sandbox that can write only to ``tmp_path``."""
@@ -50,7 +56,7 @@ def test_a_kernel_build_has_room_by_default() -> None:
     limits = Limits()
     assert limits.processes > 1000
     assert limits.disk >= 4 * GIB
-    assert limits.memory < limits_module.physical_memory()
+    assert limits.memory < physical_memory()
 
 
 def test_what_the_kernel_limits_itself_is_part_of_the_command() -> None:
@@ -146,9 +152,9 @@ def test_the_last_lines_tell_what_it_was_doing(attempt: Try) -> None:
 def test_a_sandbox_that_cannot_be_watched_is_not_left_alone(
     attempt: Try, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits_module, "_find", lambda pid: None)
-    monkeypatch.setattr(limits_module, "BLIND_SECONDS", 0.01)
-    with pytest.raises(limits_module.SetupError, match="cannot look into the sandbox of sh"):
+    monkeypatch.setattr(watch, "_find", lambda pid: None)
+    monkeypatch.setattr(watch, "BLIND_SECONDS", 0.01)
+    with pytest.raises(SetupError, match="cannot look into the sandbox of sh"):
         attempt("sleep 600")
 
 
@@ -240,3 +246,30 @@ def test_what_is_not_there_is_not_there(tmp_path: Path) -> None:
     for name in ("nothing", "dangling"):
         with pytest.raises(FileNotFoundError):
             read_text_inside(tmp_path, Path(name), 100)
+
+
+@pytest.mark.parametrize("kind", ["link", "chain", "loop", "fifo", "device", "large", "nothing"])
+def test_a_file_is_written_in_place_of_what_lies_there(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "out"
+    place.mkdir()
+    if kind != "nothing":
+        _leave(place, kind)
+    write_text_inside(place, Path("log"), "new")
+    assert (place / "log").read_text() == "new"
+    assert not (place / "log").is_symlink()
+    assert {path.name for path in place.iterdir()} <= {"log", "a"}
+    if kind == "link":
+        assert (tmp_path / "out-secret").read_text() == "secret"
+
+
+def test_no_file_is_written_outside(tmp_path: Path) -> None:
+    place, other = tmp_path / "out", tmp_path / "other"
+    place.mkdir()
+    other.mkdir()
+    (place / "folder").symlink_to(other)
+    (place / "log").mkdir()
+    for path in ("folder/log", "log", "../other/log"):
+        with pytest.raises(UntrustedFile):
+            write_text_inside(place, Path(path), "new")
+    assert list(other.iterdir()) == []
+    assert sorted(path.name for path in place.iterdir()) == ["folder", "log"]

@@ -400,6 +400,13 @@ def test_an_interrupt_waits_for_a_buffer():
     assert bus.words()[-1] == "interrupt 0"
 
 
+@pytest.mark.parametrize(("offset", "size"), [(0x3C, 2), (0x3C, 4), (0x3D, 1)])
+def test_a_device_tells_of_no_interrupt_line(offset, size):
+    bus = Bus()
+    assert bus.transport.model.config.get(0x3D, 1) == 1
+    assert bus.ask(PciOp.CFG_READ, offset, size=size) == bytes(size)
+
+
 class Broken(Edu):
     def _transfer(self):
         self.dma.read(DATA, 4)

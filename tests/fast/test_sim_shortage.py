@@ -9,7 +9,7 @@ import pytest
 from kdrv.machine.reports import Kind, Report
 from kdrv.sim.excuses import excused
 from kdrv.sim.faults import FaultKind, FaultPlan, Fired, Rule, Schedule
-from kdrv.sim.shortage import PROBE_MOST, Scarcity
+from kdrv.sim.shortage import COUNTING, PROBE_MOST, Scarcity
 from kdrv.sim.trace import Trace
 
 from .test_sim_allocfail import ARMED, DISARMED, Plain
@@ -74,6 +74,20 @@ def test_nothing_is_touched_where_memory_suffices():
     with scarcity.over(who):
         assert who.begin is plain
     assert scarcity.draw(FaultKind.ALLOC_FAIL_NTH) is None
+
+
+def test_a_loading_is_counted_and_fails_near_its_end_more_often():
+    where = machine(Rule(FaultKind.PROBE_FAIL_NTH, 1.0))
+    scarcity, who = Scarcity(where), session(str(COUNTING - 160).encode())
+    plain = who.begin
+    with scarcity.counting(who):
+        who.begin.dup(9).result()
+    assert who.begin is plain
+    late = [scarcity.draw(FaultKind.PROBE_FAIL_NTH, loads=True).nth for _ in range(200)]
+    assert all(1 <= nth <= 160 for nth in late)
+    assert sum(nth > 80 for nth in late) > 120
+    bound = [scarcity.draw(FaultKind.PROBE_FAIL_NTH).nth for _ in range(200)]
+    assert all(1 <= nth <= PROBE_MOST for nth in bound)
 
 
 @pytest.mark.parametrize(

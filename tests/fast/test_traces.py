@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from kdrv.kernel.modinfo import CodeSection
+from kdrv.sim.faults import FaultKind
 from kdrv.testing import driver as drivers
 from kdrv.testing import traces
 from kdrv.testing.driver import Driver, DriverFile, LeftTraces
@@ -191,9 +192,23 @@ class Shortage:
             raise self.error
 
 
+class Scarcity:
+    """Draws one shortage, always the same."""
+
+    def __init__(self, shortage: Shortage) -> None:
+        self.shortage = shortage
+
+    def counting(self, guest: FakeGuest) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def draw(self, kind: FaultKind, *, loads: bool) -> Shortage:
+        assert (kind, loads) == (FaultKind.PROBE_FAIL_NTH, True)
+        return self.shortage
+
+
 def starved(guest: FakeGuest, shortage: Shortage) -> Driver:
     file = DriverFile("widget", "/widget.ko", code=CODE)
-    return Driver(guest, file, starve=lambda: shortage)  # type: ignore[arg-type, return-value]
+    return Driver(guest, file, scarcity=Scarcity(shortage))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [None, OSError(errno.ENOMEM, "Cannot allocate memory")])
@@ -202,7 +217,7 @@ def test_a_driver_without_memory_goes_and_comes_again(error: OSError | None) -> 
     driver = starved(guest, Shortage(error=error))
     driver.load()
     assert driver.loaded
-    assert guest.rounds == 2
+    assert guest.rounds == 3
 
 
 def test_memory_that_did_not_run_out_changes_nothing() -> None:
@@ -210,7 +225,7 @@ def test_memory_that_did_not_run_out_changes_nothing() -> None:
     driver = starved(guest, Shortage(happens=False))
     driver.load()
     driver.unload()
-    assert guest.rounds == 1
+    assert guest.rounds == 3
 
 
 def test_a_probe_without_memory_that_leaks_is_told() -> None:
@@ -218,7 +233,19 @@ def test_a_probe_without_memory_that_leaks_is_told() -> None:
     driver = starved(guest, Shortage())
     with pytest.raises(LeftTraces, match="found no memory .allocation 7 .*: memory leaked: 1 obj"):
         driver.load()
-    assert guest.rounds == 2
+    assert guest.rounds == 3
+
+
+def test_a_leak_that_takes_a_failure_is_seen_when_it_is_brought_about_again() -> None:
+    guest = FakeGuest()
+    driver = driver_in(guest)
+    driver.load()
+    leak(guest)
+    driver.unload()
+    driver.load()
+    leak(guest)
+    with pytest.raises(LeftTraces, match="widget::leaky"):
+        driver.unload(lambda: leak(guest))
 
 
 def test_an_error_that_is_not_for_want_of_memory_is_the_driver_s_own() -> None:

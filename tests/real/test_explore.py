@@ -61,6 +61,17 @@ def test_a_correct_driver_is_left_alone(project: Path, kdrv: Kdrv) -> None:
     assert campaign["virtual_seconds"] > campaign["seconds"]
 
 
+def test_a_driver_of_the_tree_is_explored_with_coverage(tmp_path: Path, kdrv: Kdrv) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "kdrv.toml").write_text(
+        '[project]\nname = "sample"\n[driver]\nmodule = "rust_misc_device"\n'
+        'symbol = "SAMPLE_RUST_MISC_DEVICE"\n[test]\npaths = ["tests"]\n'
+    )
+    said = kdrv("explore", tmp_path, "--seeds", 40, "--kernels", "plain", "--json")
+    assert said.status == 0, said.out + said.err
+    assert said.data["campaign"]["lines_covered"] >= 8
+
+
 def test_a_bug_is_found_shrunk_and_kept(broken: Path, kdrv: Kdrv) -> None:
     said = kdrv("explore", broken, "--seeds", 96, "--kernels", "plain", "--profile", "lossy")
     assert said.status == 1, said.out + said.err

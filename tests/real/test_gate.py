@@ -27,7 +27,7 @@ def maker(
     ctx: Context, bench: Workbench, rust_lane: LaneBuild, tmp_path_factory: pytest.TempPathFactory
 ) -> made.Maker:
     base = made.base_repository(ctx, bench.tree)
-    return made.Maker.on(base, tmp_path_factory.mktemp("gate"))
+    return made.Maker(base, tmp_path_factory.mktemp("gate") / "index")
 
 
 def judge(kdrv: Kdrv, maker: made.Maker, source: str, *words: str | Path) -> tuple[Said, Judged]:
@@ -229,8 +229,9 @@ def test_forty_patches(kdrv: Kdrv, maker: made.Maker) -> None:
 
 
 def test_a_killed_run_goes_on_where_it_stopped(kdrv: Kdrv, maker: made.Maker) -> None:
+    now = time.time_ns()  # what was judged before would not be built
     patches = [
-        (f"lib: argv_split: Count {n}", {made.BOARD: lambda text, n=n: f"{text}/* {n} */\n"})
+        (f"lib: argv_split: Count {n}", {made.BOARD: lambda text, n=n: f"{text}/* {now + n} */\n"})
         for n in range(4)
     ]
     source = maker.series("killed", *patches)

@@ -69,6 +69,18 @@ def test_a_profile_of_the_project_decides_what_goes_wrong(project: Path, kdrv: K
     assert failed and "--profile loose-contact" in failed[0]["reproducer"]
 
 
+def test_memory_runs_out_where_the_profile_says_so(project: Path, kdrv: Kdrv) -> None:
+    oom = ("test", "--sim", project, "--profile", "oom", "--seed", 1, "--json")
+    said, again = kdrv(*oom), kdrv(*oom)
+    assert _history(said) == _history(again)
+    fired = {fault["kind"] for machine in said.data["simulated"] for fault in machine["fired"]}
+    assert "probe_fail_nth" in fired <= {"probe_fail_nth", "alloc_fail_nth"}
+    # A driver that is loaded without memory goes without a trace; a call says that there is none.
+    failed = [case for case in said.data["cases"] if case["outcome"] == "failed"]
+    assert all("Cannot allocate memory" in case["detail"] for case in failed), failed
+    assert len(failed) < len(said.data["cases"]) / 2
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -1,0 +1,120 @@
+"""``kdrv gate`` beside ``git rebase --exec`` with both makes: same objects, same warm start.
+
+``python -m bench.gate``: ten patches as a real series mixes them, each judged in both lanes; then
+what it costs to prove a lane untouched.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from bench.ratio import Ratio
+from kdrv.build.api import BuildRequest, Workbench, prepare
+from kdrv.build.configure import configure
+from kdrv.build.lane import Language, make_lane
+from kdrv.build.make import Make
+from kdrv.core.context import Context
+from kdrv.gate.api import Boots, GateRequest, gate
+from kdrv.gate.warm import warm
+from kdrv.kernel.arch import TRAITS
+from kdrv.kernel.tree import open_tree
+from tests.real import kernel_series as made
+
+LIMIT = 0.5
+UNTOUCHED_SECONDS = 2.0
+
+
+def comment(path: str, note: str) -> made.Patch:
+    """A patch that adds a comment to the end of a C or Rust file."""
+    mark = "//" if path.endswith(".rs") else "/*"
+    end = "" if mark == "//" else " */"
+    return f"{Path(path).name}: Add a note", {path: lambda text: f"{text}{mark} {note}{end}\n"}
+
+
+def series(note: str) -> tuple[made.Patch, ...]:
+    """Ten patches; ``note`` makes their content new."""
+    return (
+        comment("drivers/net/ethernet/intel/e1000/e1000_main.c", note),
+        comment("drivers/char/mem.c", note),
+        comment("drivers/gpu/drm/drm_vblank.c", note),
+        comment("include/linux/miscdevice.h", note),
+        comment("drivers/usb/core/hub.c", note),
+        comment("rust/kernel/miscdevice.rs", note),
+        comment("drivers/nvme/host/core.c", note),
+        comment("samples/rust/rust_misc_device.rs", note),
+        comment("drivers/pci/probe.c", note),
+        comment("sound/core/pcm_native.c", note),
+    )
+
+
+def main() -> None:
+    """Print one line a comparison."""
+    ctx = Context()
+    bench = prepare(ctx, BuildRequest(languages=(Language.RUST,)))
+    with tempfile.TemporaryDirectory(prefix="kdrv-", dir=ctx.cache) as scratch:
+        maker = made.Maker(made.base_repository(ctx, bench.tree), Path(scratch, "index"))
+        source = maker.series("bench", *series(f"measured at {time.time():.0f}"))
+        _warm_gate(ctx, maker)
+        theirs = _rebase(ctx, bench, maker, Path(scratch))
+        request = GateRequest(source, repo=maker.path, boots=Boots.NEVER)
+        began = time.monotonic()
+        result = gate(ctx, request)
+        ours = time.monotonic() - began
+    name = "kdrv gate, 10 patches, all checks"
+    ratio = Ratio(name, "git rebase --exec, both makes", (ours,), (theirs,), LIMIT)
+    print(ratio.row(), flush=True)
+    untouched = [
+        check.seconds
+        for patch in result.patches
+        for check in patch.checks
+        if check.name == "build rust" and check.summary.startswith("reads nothing")
+    ]
+    print(
+        f"{len(untouched)} of 10 patches proven not to touch the Rust lane, "
+        f"the slowest in {max(untouched):.2f} s (limit {UNTOUCHED_SECONDS:g} s)"
+    )
+
+
+def _warm_gate(ctx: Context, maker: made.Maker) -> None:
+    """Both lanes built at the base."""
+    source = maker.series("warm", ("docs: Nothing", {"Documentation/kdrv.txt": "Nothing.\n"}))
+    gate(ctx, GateRequest(source, repo=maker.path, boots=Boots.NEVER))
+
+
+def _rebase(ctx: Context, bench: Workbench, maker: made.Maker, scratch: Path) -> float:
+    """Seconds of a rebase that builds both lanes after each patch, from a warm base."""
+    tree = scratch / "linux"
+    git = ("git", "-C", str(tree))
+    subprocess.run(("git", "clone", "-q", "--shared", str(maker.path), str(tree)), check=True)
+    subprocess.run((*git, "checkout", "-q", "--detach", "origin/base"), check=True)
+    commands = []
+    for language in Language:
+        output = scratch / f"out-{language}"
+        output.mkdir()
+        lane = make_lane(language)
+        make = Make(open_tree(tree), lane, bench.toolchain, output)
+        extra = ["W=1", "C=1"] if language is Language.C else []
+        if language is Language.RUST:
+            warm(ctx, make)
+        configure(ctx, make, ctx.jobs)
+        command = make.command(["-s", *extra, *TRAITS[lane.arch].goals], jobs=ctx.jobs)
+        ctx.runner.run(command, deadline=3600)
+        commands.append(command.shell())
+    script = scratch / "both.sh"
+    script.write_text("set -e\n" + "\n".join(commands) + "\n")
+    subprocess.run((*git, "checkout", "-q", "--detach", "origin/bench"), check=True)
+    subprocess.run((*git, "update-index", "-q", "--refresh"), check=True)
+    who = {name: value for name, value in made.WHO.items() if not name.endswith("DATE")}
+    began = time.monotonic()
+    argv = (*git, "rebase", "-q", "--force-rebase", "--exec", f"sh {shlex.quote(str(script))}")
+    subprocess.run((*argv, "origin/base"), check=True, env={**os.environ, **who})
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    main()
