@@ -8,6 +8,7 @@ from kdrv.build.lane import DEFCONFIG, TINY
 from kdrv.build.make import Make
 from kdrv.core.context import Context
 from kdrv.core.errors import CommandFailed, UsageError
+from kdrv.core.inside import write_text_inside
 from kdrv.core.store import digest, write_atomic
 
 STAMP = ".kdrv-config"
@@ -27,12 +28,12 @@ def configure(ctx: Context, make: Make, jobs: int) -> None:
     if config.exists() and stamp.exists() and stamp.read_text() == _stamp(make, config):
         return
     lane = make.lane
-    (make.output / "kdrv.config").write_text(lane.requested)
+    write_text_inside(make.output, Path("kdrv.config"), lane.requested)
     if isinstance(lane.base, str):
         goal = {TINY: "tinyconfig", DEFCONFIG: "defconfig"}[lane.base]
     else:
         goal = ""
-        (make.output / "kdrv-base.config").write_text(lane.base.text)
+        write_text_inside(make.output, Path("kdrv-base.config"), lane.base.text)
     # Appended lines win over earlier ones; kconfig's notes about that ("override: reassigning")
     # are the purpose here, not news.
     steps = []

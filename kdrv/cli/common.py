@@ -18,6 +18,7 @@ import click
 
 from kdrv.core.context import Context
 from kdrv.core.errors import EXIT_ENVIRONMENT, KdrvError, SetupError, UsageError
+from kdrv.core.show import clean
 
 if TYPE_CHECKING:
     from kdrv.core.project import Project
@@ -74,10 +75,10 @@ def _interrupted() -> NoReturn:
 
 def show_error(error: KdrvError) -> None:
     """Print an error to stderr: the sentence, what was expected, the remedy, the reproducer."""
-    lines = [f"{click.style('kdrv:', fg='red', bold=True)} {error.message}"]
-    lines += [f"  | {line}" for line in error.detail]
+    lines = [f"{click.style('kdrv:', fg='red', bold=True)} {clean(error.message)}"]
+    lines += [f"  | {clean(line)}" for line in error.detail]
     for word, text in error.hints():
-        lines.append(f"  {click.style(word + ':', bold=True)} {text}")
+        lines.append(f"  {click.style(word + ':', bold=True)} {clean(text)}")
     click.echo("\n".join(lines), err=True)
 
 

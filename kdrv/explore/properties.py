@@ -29,6 +29,8 @@ QUIETABLE = frozenset(
 )
 """Faults that do not keep a driver from telling its device to stop."""
 FOREVER = 1 << 63
+SPACE_OFF = "memory space is off"
+"""What a PCI model notes at an access that it does not answer."""
 LATE_DMA = frozenset({FaultKind.DMA_AFTER_FREE, FaultKind.DMA_LATE})
 
 
@@ -128,6 +130,8 @@ def _unloads(history: History) -> Iterable[Violation]:
 
 
 def _serves(history: History) -> Iterable[Violation]:
+    if _stays_off(history):
+        return
     last = {m.does: m for m in history.moments if m.phase == "serve"}
     last.update((m.does, m) for m in history.moments if (m.phase, m.does) == ("part", "bind"))
     for moment in last.values():
@@ -136,6 +140,16 @@ def _serves(history: History) -> Iterable[Violation]:
             place = f"{moment.does}:{moment.errno}"
             yield Violation("serves-again", words, place, at=moment.began)
             return
+
+
+def _stays_off(history: History) -> bool:
+    """Whether Linux takes a device for enabled that was not there when it enabled it.
+
+    It then reads all ones, in which memory space is on (drivers/pci/pci.c: do_pci_enable_device),
+    and enables it no more until a driver disables it, for which Rust has no function.
+    """
+    lost = any(fault.kind is FaultKind.PM_FAIL for fault in history.fired)
+    return lost and any(isinstance(r, Note) and r.event == SPACE_OFF for r in history.trace)
 
 
 def _quiet_when_gone(history: History) -> Iterable[Violation]:

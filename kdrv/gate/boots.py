@@ -11,8 +11,10 @@ from kdrv.build.api import Workbench
 from kdrv.build.intree import built_module
 from kdrv.core.context import Context
 from kdrv.core.errors import KdrvError
+from kdrv.core.inside import open_inside
 from kdrv.core.store import digest
 from kdrv.gate.results import Results
+from kdrv.gate.vetting import LIMIT
 from kdrv.gate.walk import LaneWalk, Place
 from kdrv.kernel.arch import TRAITS
 from kdrv.machine.contract import KernelImage
@@ -42,14 +44,14 @@ def boot(ctx: Context, walk: LaneWalk, place: Place, toolchain: Toolchain) -> Bo
     A kernel and modules that are byte for byte those of an earlier boot are not booted again.
     """
     walk.have(place)
-    image = _image(walk)
-    results = Results(walk.results_path)
-    key = digest(FORMAT, _bytes_of(image), toolchain.identity)
-    if known := results.get(key, Booted):
-        return replace(known, reused=True)
-    request = make_request(None, "qemu", arch=image.arch, toolchain=toolchain.name)
-    bench = Workbench(walk.tree(place.commit), toolchain)
     try:
+        image = _image(walk)
+        results = Results(walk.results_path)
+        key = digest(FORMAT, _bytes_of(image), toolchain.identity)
+        if known := results.get(key, Booted):
+            return replace(known, reused=True)
+        request = make_request(None, "qemu", arch=image.arch, toolchain=toolchain.name)
+        bench = Workbench(walk.tree(place.commit), toolchain)
         with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
             proofs = prove_image(ctx, request, bench, image, walk.lane.name, Path(scratch))
     except KdrvError as error:
@@ -76,6 +78,6 @@ def _bytes_of(image: KernelImage) -> str:
     modules = [built_module(image.build, sample.module) for sample in samples]
     whole = hashlib.sha256()
     for path in (image.vmlinux, image.image, *modules):
-        with path.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
+        with open_inside(image.build, path, LIMIT) as stream:
+            whole.update(hashlib.sha256(stream.read()).digest())
     return whole.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -120,7 +121,9 @@ def _records(build: Path) -> Iterator[tuple[Path, int]]:
         for name in names:
             if name.endswith(".cmd") and name.startswith("."):
                 path = Path(place, name)
-                yield path, path.lstat().st_mtime_ns
+                facts = path.lstat()
+                if stat.S_ISREG(facts.st_mode):
+                    yield path, facts.st_mtime_ns
 
 
 def _names(record: bytes) -> frozenset[str]:

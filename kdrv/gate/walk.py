@@ -23,6 +23,7 @@ from kdrv.build.lane import Lane, Language
 from kdrv.build.make import BUILD_DEADLINE, Heard, Make, run
 from kdrv.core.context import Context
 from kdrv.core.errors import DeadlineExceeded, KdrvError, SetupError
+from kdrv.core.inside import UntrustedFile
 from kdrv.core.limits import LimitExceeded
 from kdrv.core.store import Store, digest
 from kdrv.gate.bindings import Symbol, digest_of, pack, read_symbols, unpack
@@ -30,6 +31,7 @@ from kdrv.gate.git import Repo
 from kdrv.gate.history import changes
 from kdrv.gate.inputs import Inputs
 from kdrv.gate.results import Results, Said
+from kdrv.gate.vetting import start_afresh, vet
 from kdrv.gate.warm import warm
 from kdrv.gate.worktree import WorkTree
 from kdrv.kernel.arch import TRAITS
@@ -116,6 +118,7 @@ class LaneWalk:
         self._checkout = WorkTree(git, folder)
         self.build = folder / "out"
         self.build.mkdir(exist_ok=True)
+        self._vet()
         self._at = folder / "built"
         self._log = folder / LOG
         self._said = Said(folder / "said.sqlite")
@@ -187,11 +190,14 @@ class LaneWalk:
                 if not at or self._kconfig_differs(at, place.commit):
                     (self.build / STAMP).unlink(missing_ok=True)
                 configure(self.ctx, make, self.ctx.jobs)
+                vet(self.build)
                 lost = self._lost(make)
                 heard, ok = (0, False) if lost else self._made(make, place)
-        except (LimitExceeded, DeadlineExceeded) as error:
+                vet(self.build)
+        except (LimitExceeded, DeadlineExceeded, UntrustedFile) as error:
             if isinstance(error, LimitExceeded) and error.what.startswith("spare"):
                 raise  # the machine was short of it, whoever took it
+            self._vet()
             return self._stopped(error, time.monotonic() - began)
         step = Step(
             ok=ok,
@@ -207,6 +213,14 @@ class LaneWalk:
             key = digest(FORMAT, place.tree, *self._identity())
             self._at.write_text(f"{place.commit} {key}")
         return step
+
+    def _vet(self) -> None:
+        """Begin anew if the build directory is not to be trusted."""
+        try:
+            vet(self.build)
+        except UntrustedFile as error:
+            self.ctx.events.note(f"lane {self.lane.name} is built anew: {error.message}")
+            start_afresh(self.ctx, self.build)
 
     def _stopped(self, error: KdrvError, seconds: float) -> Step:
         """A build that had to be stopped: that is a verdict, and not kept."""

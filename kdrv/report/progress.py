@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from kdrv.core.events import Event, Events, Finished, Level, Noted, Progressed, Started
-from kdrv.core.show import duration
+from kdrv.core.show import clean, duration
 
 QUIET_SECONDS = 0.5
 """A step shorter than this is not worth a line of its own when it ends."""
@@ -81,7 +81,7 @@ class _Live:
             case Progressed(step=step, done=done, total=total, doing=doing):
                 if (task := self._tasks.get(step)) is not None:
                     progress.update(
-                        task, completed=done, total=total or None, doing=escape(doing[:60])
+                        task, completed=done, total=total or None, doing=escape(clean(doing[:60]))
                     )
             case Finished(step=step, label=label, ok=ok, seconds=seconds):
                 if step in self._tasks:

@@ -322,7 +322,16 @@ class Schedule:
         self._counts: dict[tuple[int, str], int] = {}
         self._hits: dict[int, int] = {}
         self._streams: dict[str, random.Random] = {}
+        self._held = False
         self._quiet = False
+
+    def hold(self) -> None:
+        """Until :meth:`begin` there is neither a fault nor an opportunity."""
+        self._held = True
+
+    def begin(self) -> None:
+        """From now on faults may happen."""
+        self._held = False
 
     def quiesce(self) -> None:
         """From now on no fault happens; what has begun goes on to its end."""
@@ -330,7 +339,7 @@ class Schedule:
 
     def draw(self, kind: FaultKind, device: str, now: int, register: str = "") -> Drawn | None:
         """Whether ``kind`` happens at this opportunity."""
-        for place in () if self._quiet else self._wanted.get(kind, ()):
+        for place in () if self._quiet or self._held else self._wanted.get(kind, ()):
             rule = self.plan.rules[place]
             if not rule.reaches(device, register, now):
                 continue

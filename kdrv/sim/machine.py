@@ -147,6 +147,9 @@ class SimMachine:
             self.run(lambda: bool(self._port.received), timeout)
         data = bytes(self._port.received)
         self._port.received.clear()
+        if data:
+            # The guest has booted, for its agent speaks.
+            self.schedule.begin()
         return data
 
     def run(self, until: Callable[[], bool], timeout: float) -> bool:

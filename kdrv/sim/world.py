@@ -73,6 +73,8 @@ class SimWorld:
         _check(spec)
         clock, trace, console = Clock(), Trace(), Console()
         schedule = Schedule(self._plan)
+        # A device that cannot even be found says nothing of its driver.
+        schedule.hold()
         with ExitStack() as stack:
             calendar = Calendar(clock)
             stack.callback(calendar.close)

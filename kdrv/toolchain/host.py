@@ -15,7 +15,7 @@ from kdrv.core.store import digest
 from kdrv.toolchain.base import Bind
 from kdrv.toolchain.sandbox import ENVIRONMENT, sandboxed
 
-HIDDEN = ("/home", "/root", "/mnt", "/media", "/srv")
+HIDDEN = ("/boot", "/home", "/media", "/mnt", "/root", "/srv", "/var")
 PROGRAMS = {
     "gcc": "gcc",
     "clang": "clang",

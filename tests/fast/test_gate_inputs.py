@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from kdrv.core.inside import UntrustedFile
 from kdrv.gate.inputs import Inputs
 from kdrv.gate.series import Change, Status
+from kdrv.gate.vetting import HOST_FILES, vet
 
 STRING = """savedcmd_lib/string.o := gcc -I/run/kdrv/src/include -c /run/kdrv/src/lib/string.c
 
@@ -102,3 +105,34 @@ def test_a_record_that_changed_is_read_again(inputs: Inputs, tmp_path: Path) -> 
     inputs.read()
     assert inputs.concerned([Change("include/linux/fresh.h", Status.MODIFIED)])
     assert inputs.concerned([Change("lib/string.c", Status.MODIFIED)]) == ""
+
+
+def test_a_record_that_is_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("/run/kdrv/src/lib/secret.c")
+    (tmp_path / ".link.o.cmd").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / ".pipe.o.cmd")
+    found = Inputs(tmp_path)
+    found.read()
+    assert found.files == frozenset()
+
+
+@pytest.mark.parametrize("name", HOST_FILES)
+def test_what_kdrv_reads_of_a_build_must_be_a_file(tmp_path: Path, name: str) -> None:
+    build = tmp_path / "out"
+    (build / name).parent.mkdir(parents=True)
+    vet(build)
+    (build / name).write_text("fine")
+    vet(build)
+    for spoil in (
+        lambda path: path.symlink_to("/etc/passwd"),
+        lambda path: path.symlink_to("/nowhere"),
+        os.mkfifo,
+        lambda path: path.mkdir(),
+    ):
+        (build / name).unlink()
+        spoil(build / name)
+        with pytest.raises(UntrustedFile):
+            vet(build)
+        if (build / name).is_dir() and not (build / name).is_symlink():
+            (build / name).rmdir()
+            (build / name).touch()

@@ -255,6 +255,21 @@ def test_taking_a_rule_away_leaves_the_others_alone():
     assert whole == alone != []
 
 
+def test_nothing_happens_before_the_beginning_nor_after_the_end():
+    schedule = Schedule(FaultPlan(1, (Rule(FaultKind.PM_FAIL, numbers=(0,)),)))
+
+    def draw():
+        return schedule.draw(FaultKind.PM_FAIL, "edu", 0)
+
+    schedule.hold()
+    assert not draw()
+    schedule.begin()
+    assert draw(), "what was held back did not count"
+    schedule.quiesce()
+    schedule.begin()
+    assert not draw()
+
+
 def test_an_explicit_plan_does_exactly_what_a_random_one_did():
     plan = FaultPlan(7, RULES)
     expected = list(draws(plan))
