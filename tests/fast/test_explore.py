@@ -17,6 +17,7 @@ from kdrv.explore.differential import differences
 from kdrv.explore.generate import Choice, minimal
 from kdrv.explore.generate import plans as plan_strategy
 from kdrv.explore.history import History, Line, Moment, Outcome, Unrest, Violation
+from kdrv.explore.hunt import Hunt, Task
 from kdrv.explore.plan import Plan, Step
 from kdrv.explore.properties import violations
 from kdrv.explore.replay import first_divergence, timeline
@@ -68,6 +69,29 @@ def history(
 
 def broken(run: History) -> list[str]:
     return [one.name for one in violations(run)]
+
+
+class Calm:
+    """A bench on which nothing ever goes wrong; ``drawn`` are the plans it was given."""
+
+    def __init__(self) -> None:
+        self.drawn: list[Plan] = []
+
+    def run(self, plan: Plan) -> History:
+        self.drawn.append(plan)
+        return history()
+
+    def judge(self, plan: Plan, run: History) -> list[Violation]:
+        return []
+
+
+def test_a_batch_is_as_various_as_its_plans_are_many() -> None:
+    bench = Calm()
+    caught = Hunt(bench, Task(7, 50, Choice(MENU, tuple(FaultKind))), lambda: False).run()  # type: ignore[arg-type]
+    assert caught.runs == len(bench.drawn) > 30
+    assert len(caught.wanted) > 3 * len(FaultKind) // 4
+    steps = {step.does for plan in bench.drawn for step in plan.steps}
+    assert steps > MENU.keys() - {"bind"}
 
 
 @QUIET
@@ -377,3 +401,12 @@ def test_terminal_controls_do_not_reach_the_terminal() -> None:
 def test_a_plan_can_be_calmed() -> None:
     plan = Plan((), FaultPlan(7, (Rule(FaultKind.IRQ_LOST, 0.5),)))
     assert plan.calm().faults == FaultPlan(7)
+
+
+def test_a_device_that_the_kernel_enables_no_more_need_not_serve() -> None:
+    lost = Fired(0, "edu", FaultKind.PM_FAIL, "", 0, 0)
+    off = Note(5, "edu", "memory space is off", ())
+    failed = moment("bind", Outcome.ERROR, phase="serve", errno="ENODEV")
+    assert broken(history(failed, trace=(off,), fired=(lost,))) == []
+    assert broken(history(failed, trace=(off,))) == ["serves-again"]
+    assert broken(history(failed, fired=(lost,))) == ["serves-again"]

@@ -245,12 +245,21 @@ NEW_DRIVER: tuple[Patch, ...] = (
     ),
 )
 NO_BOOT: Patch = (
-    "init: Panic early with Rust",
+    "lib: argv_split: Panic with Rust",
     {
-        "init/main.c": swap(
-            '\tpr_notice("%s", linux_banner);\n',
-            '\tpr_notice("%s", linux_banner);\n'
-            '\tif (IS_ENABLED(CONFIG_RUST))\n\t\tpanic("no Rust today");\n',
+        BOARD: lambda text: (
+            f"""{text}
+#include <linux/init.h>
+#include <linux/panic.h>
+
+static int __init no_rust(void)
+{{
+	if (IS_ENABLED(CONFIG_RUST))
+		panic("no Rust today");
+	return 0;
+}}
+late_initcall(no_rust);
+"""
         )
     },
 )

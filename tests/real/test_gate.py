@@ -43,16 +43,18 @@ def check(judged: Judged, patch: int, name: str) -> dict[str, Any]:
     return dict(found[0])
 
 
+@pytest.fixture(scope="module")
+def judged(kdrv: Kdrv, maker: made.Maker) -> Judged:
+    """The gallery's verdict."""
+    source = maker.series("gallery", *made.GALLERY)
+    said, judged = judge(kdrv, maker, source, "--boot", "never")
+    assert said.status == 1
+    assert judged["outcome"] == "fail"
+    return judged
+
+
 class TestGallery:
     """One long series with a patch of each kind; each is judged against the one before it."""
-
-    @pytest.fixture(scope="class")
-    def judged(self, kdrv: Kdrv, maker: made.Maker) -> Judged:
-        source = maker.series("gallery", *made.GALLERY)
-        said, judged = judge(kdrv, maker, source, "--boot", "never")
-        assert said.status == 1
-        assert judged["outcome"] == "fail"
-        return judged
 
     @staticmethod
     def number(patch: made.Patch) -> int:
