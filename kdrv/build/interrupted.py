@@ -13,6 +13,7 @@ from pathlib import Path
 
 MARKER = ".kdrv-building"
 SUSPECT_SECONDS = 15.0
+KCONFIGS = ("include/generated/autoconf.h", "include/generated/rustc_cfg")
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def repair(output: Path, began: float) -> None:
     Two kinds of file: a target younger than the ``.cmd`` file that kbuild writes after it
     (scripts/Kbuild.include: if_changed), and anything written in the last seconds before the kill.
     """
-    young = {path: path.stat().st_mtime for path in _files(output)}
+    young = {path: path.stat().st_mtime for path in _files(output) if not _whole(output, path)}
     young = {path: mtime for path, mtime in young.items() if mtime >= began}
     if not young:
         return
@@ -43,6 +44,15 @@ def repair(output: Path, began: float) -> None:
         unfinished = record.exists() and record.stat().st_mtime < mtime
         if mtime >= suspect or unfinished:
             path.unlink(missing_ok=True)
+
+
+def _whole(output: Path, path: Path) -> bool:
+    """Whether it is Kconfig's: those files are renamed into place (scripts/kconfig/confdata.c).
+
+    Without them everything would be made again, as if every symbol had changed.
+    """
+    name = str(path.relative_to(output))
+    return name.startswith((".config", "include/config/")) or name in KCONFIGS
 
 
 def _files(folder: Path) -> Iterator[Path]:

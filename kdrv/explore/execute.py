@@ -287,12 +287,13 @@ class Run:
             step = Step("remove", {})
             gone = partial(removal.announce, self._machine, call.guest)
             self._perform(call.guest, step, "serve", gone)
-            return
         file = self._stand.driver
         if file.path and file.module not in {module.name for module in call.guest.modules()}:
             # A step has unloaded it and failed to load it again.
             load = partial(call.guest.load, file.path, file.params)
             self._perform(call.guest, Step("load", {}), "serve", load)
+        if self._machine.pulled:
+            return
         if rebind := self._menu.operations.get("bind"):
             self._insist(call, "bind", {}, partial(rebind.run, call))
         for operation in self._menu.operations.values():

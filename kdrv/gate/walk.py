@@ -120,6 +120,7 @@ class LaneWalk:
         self.build.mkdir(exist_ok=True)
         self._vet()
         self._at = folder / "built"
+        self._configured = folder / "configured"
         self._log = folder / LOG
         self._said = Said(folder / "said.sqlite")
         self.results_path = ctx.cache / "gate" / "results.sqlite"
@@ -178,7 +179,7 @@ class LaneWalk:
 
     def _built(self, place: Place) -> Step:
         began = time.monotonic()
-        at, key = self._at.read_text().split() if self._at.exists() else ("", "")
+        key = self._at.read_text().split()[1] if self._at.exists() else ""
         before = self._results.get(key, Step)
         self._at.unlink(missing_ok=True)
         tree = self.tree(place.commit)
@@ -187,9 +188,7 @@ class LaneWalk:
             self._checkout.refresh()
         try:
             with guarded(self.build):
-                if not at or self._kconfig_differs(at, place.commit):
-                    (self.build / STAMP).unlink(missing_ok=True)
-                configure(self.ctx, make, self.ctx.jobs)
+                self._configure(make, place.commit)
                 vet(self.build)
                 lost = self._lost(make)
                 heard, ok = (0, False) if lost else self._made(make, place)
@@ -233,6 +232,15 @@ class LaneWalk:
         self._checkout.checkout(commit)
         path = self._checkout.path
         return KernelTree(path, read_version(path), origin=f"commit {commit[:12]}")
+
+    def _configure(self, make: Make, commit: str) -> None:
+        """Make .config anew where it may come out otherwise than it did last time."""
+        last = self._configured.read_text() if self._configured.exists() else ""
+        if not last or self._kconfig_differs(last, commit):
+            self._configured.unlink(missing_ok=True)
+            (self.build / STAMP).unlink(missing_ok=True)
+        configure(self.ctx, make, self.ctx.jobs)
+        self._configured.write_text(commit)
 
     def _kconfig_differs(self, at: str, commit: str) -> bool:
         self.inputs.read()

@@ -40,3 +40,15 @@ def test_a_build_that_was_broken_off_leaves_the_mark(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), guarded(tmp_path):
         raise KeyboardInterrupt
     assert (tmp_path / MARKER).exists()
+
+
+def test_what_kconfig_renames_into_place_is_whole(tmp_path: Path) -> None:
+    """Without auto.conf Kconfig would touch every symbol, and make would make everything anew."""
+    _file(tmp_path / MARKER, 1000)
+    kept = (".config", "include/config/auto.conf", "include/config/RUST")
+    for name in (*kept, "include/generated/autoconf.h", "include/generated/bounds.h"):
+        _file(tmp_path / name, 1100)
+    with guarded(tmp_path):
+        assert all((tmp_path / name).exists() for name in kept)
+        assert (tmp_path / "include/generated/autoconf.h").exists()
+        assert not (tmp_path / "include/generated/bounds.h").exists()
