@@ -125,7 +125,8 @@ def walk_lane(
                 continue
             if number in boots:
                 booted[number] = boot(ctx, walk, place, toolchain)
-            for patch in (number, number + 1):
+            # After a patch only where there is something to compare with.
+            for patch in ((number,) if (number, number - 1) in lints else ()) + (number + 1,):
                 if files := _rust_files(ground, lane, patch):
                     lints[patch, number] = lint(ctx, walk, place, toolchain, files)
         if any(not one.ok for one in booted.values()) and 0 not in booted and steps[0].ok:
