@@ -116,14 +116,15 @@ def _processes(jobs: int) -> Workers:
     # A fresh interpreter each: this process may have threads (a live display).
     spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()
-    inner = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin, initargs=(stop.is_set,))
+    begin = (stop.is_set, os.getpid())
+    inner = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin, initargs=begin)
     return _Local(inner, jobs, stop.set)
 
 
-def _begin(unwanted: Callable[[], bool]) -> None:
-    """In a new process. Ctrl-C is for the one that asked."""
+def _begin(stopped: Callable[[], bool], asked_by: int) -> None:
+    """In a new process. Ctrl-C is for the one that asked; when that one is gone, nobody waits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answer(unwanted)
+    answer(lambda: stopped() or os.getppid() != asked_by)
 
 
 def _local_words(error: BaseException) -> BaseException:

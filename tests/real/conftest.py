@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ from kdrv.build.lane import Language
 from kdrv.core.context import Context
 from kdrv.machine.contract import KernelImage
 from kdrv.scaffold.api import ScaffoldRequest, create
+
+# What a shell starts in the background ignores Ctrl-C, and so do its children; tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEADLINE = 3600
 BEGAN = time.monotonic()
