@@ -46,6 +46,17 @@ def repair(output: Path, began: float) -> None:
             path.unlink(missing_ok=True)
 
 
+def undo(output: Path, began: float) -> None:
+    """Delete whatever was written since ``began`` (seconds since the epoch).
+
+    By the time of the inode's change, which no program can set: for builds that nobody trusts.
+    """
+    for place, _, names in os.walk(output):
+        for path in (Path(place, name) for name in names):
+            if path.lstat().st_ctime >= began and not _whole(output, path):
+                path.unlink()
+
+
 def _whole(output: Path, path: Path) -> bool:
     """Whether it is Kconfig's: those files are renamed into place (scripts/kconfig/confdata.c).
 

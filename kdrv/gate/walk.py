@@ -18,7 +18,7 @@ from pathlib import Path
 from kdrv.build.configure import CONFIG, STAMP, configure
 from kdrv.build.diagnostics import Diagnostic, Level, parse
 from kdrv.build.explain import explain_lane
-from kdrv.build.interrupted import guarded
+from kdrv.build.interrupted import guarded, undo
 from kdrv.build.lane import Lane, Language
 from kdrv.build.make import BUILD_DEADLINE, Heard, Make, run
 from kdrv.core.context import Context
@@ -178,7 +178,7 @@ class LaneWalk:
         return replace(built, untouched=words, targets=0, seconds=seconds, reused=False)
 
     def _built(self, place: Place) -> Step:
-        began = time.monotonic()
+        began, started = time.monotonic(), time.time()
         key = self._at.read_text().split()[1] if self._at.exists() else ""
         before = self._results.get(key, Step)
         self._at.unlink(missing_ok=True)
@@ -196,6 +196,7 @@ class LaneWalk:
         except (LimitExceeded, DeadlineExceeded, UntrustedFile) as error:
             if isinstance(error, LimitExceeded) and error.what.startswith("spare"):
                 raise  # the machine was short of it, whoever took it
+            undo(self.build, started)
             self._vet()
             return self._stopped(error, time.monotonic() - began)
         step = Step(

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from kdrv.build.interrupted import MARKER, guarded
+from kdrv.build.interrupted import MARKER, guarded, undo
 
 
 def _file(path: Path, at: float) -> None:
@@ -52,3 +53,16 @@ def test_what_kconfig_renames_into_place_is_whole(tmp_path: Path) -> None:
         assert all((tmp_path / name).exists() for name in kept)
         assert (tmp_path / "include/generated/autoconf.h").exists()
         assert not (tmp_path / "include/generated/bounds.h").exists()
+
+
+def test_what_was_written_since_is_undone_whatever_time_it_claims(tmp_path: Path) -> None:
+    _file(tmp_path / "before.o", 900)
+    time.sleep(0.02)  # a tick of the file system's clock
+    began = time.time()
+    time.sleep(0.02)
+    _file(tmp_path / "fill", 900)
+    _file(tmp_path / "include/config/auto.conf", 900)
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    undo(tmp_path, began)
+    left = {path.name for path in tmp_path.rglob("*") if not path.is_dir()}
+    assert left == {"before.o", "auto.conf"}

@@ -131,6 +131,10 @@ def test_too_much_of_anything_is_a_verdict(
         assert words in one["summary"] + str(one["diagnostics"])
 
 
+def test_what_filled_the_disk_is_gone(judged: tuple[Said, dict[str, Any]], ctx: Context) -> None:
+    assert list((ctx.cache / "gate-lane").glob("*/data/out/fill-*")) == []
+
+
 def test_the_next_good_patch_is_good(judged: tuple[Said, dict[str, Any]]) -> None:
     assert [one["outcome"] for one in builds(judged, 6)] == ["pass", "pass"]
 
