@@ -242,7 +242,8 @@ def _run(
         return (), ()
     extra = tuple(read_fragment(path) for path in request.fragments)
     lanes = [
-        make_lane(language, request.arch, base=request.base, extra=extra) for language in Language
+        make_lane(language, request.arch, debug=request.debug, base=request.base, extra=extra)
+        for language in Language
     ]
     last = len(ground.series.patches)
     boots = {
