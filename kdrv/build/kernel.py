@@ -24,7 +24,7 @@ from kdrv.core.context import Context
 from kdrv.core.errors import KdrvError
 from kdrv.core.process import Command
 from kdrv.core.store import Entry, Store, digest
-from kdrv.kernel.arch import TRAITS
+from kdrv.kernel.arch import TRAITS, Arch
 from kdrv.kernel.tree import KernelTree, require_rust
 from kdrv.machine.contract import KernelImage
 from kdrv.toolchain.base import Toolchain
@@ -65,6 +65,17 @@ def build_kernel(
 def built_before(ctx: Context, tree: KernelTree, lane: Lane, toolchain: Toolchain) -> Entry | None:
     """The cache's kernel of a package's tree, if it is there."""
     return Store(ctx).find(CACHED_KIND, _key(tree, lane, toolchain))
+
+
+def built_image(output: Path, arch: Arch) -> KernelImage:
+    """The kernel that a green build left in its build directory."""
+    return KernelImage(
+        arch=arch,
+        release=(output / "include/config/kernel.release").read_text().strip(),
+        image=output / TRAITS[arch].image,
+        vmlinux=output / "vmlinux",
+        build=output,
+    )
 
 
 def _key(tree: KernelTree, lane: Lane, toolchain: Toolchain) -> str:
@@ -192,20 +203,11 @@ class _Builder:
             cached=False,
             missing=missing,
             diagnostics=diagnostics,
-            image=self._image(output) if ok else None,
+            image=built_image(output, self.lane.arch) if ok else None,
             objects=objects,
             seconds=time.monotonic() - self.began,
             log=output / LOG,
             reproducer=self.reproducer,
-        )
-
-    def _image(self, output: Path) -> KernelImage:
-        return KernelImage(
-            arch=self.lane.arch,
-            release=(output / "include/config/kernel.release").read_text().strip(),
-            image=output / TRAITS[self.lane.arch].image,
-            vmlinux=output / "vmlinux",
-            build=output,
         )
 
     def _ccache(self) -> Path | None:

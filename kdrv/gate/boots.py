@@ -9,14 +9,13 @@ from pathlib import Path
 
 from kdrv.build.api import Workbench
 from kdrv.build.intree import built_module
+from kdrv.build.kernel import built_image
 from kdrv.core.context import Context
 from kdrv.core.errors import KdrvError
 from kdrv.core.inside import open_inside
 from kdrv.core.store import digest
-from kdrv.gate.results import Results
 from kdrv.gate.vetting import LIMIT
 from kdrv.gate.walk import LaneWalk, Place
-from kdrv.kernel.arch import TRAITS
 from kdrv.machine.contract import KernelImage
 from kdrv.testing.prepare import make_request
 from kdrv.testing.smoke import SAMPLES, Proof, has_rust, prove_image
@@ -45,10 +44,9 @@ def boot(ctx: Context, walk: LaneWalk, place: Place, toolchain: Toolchain) -> Bo
     """
     walk.have(place)
     try:
-        image = _image(walk)
-        results = Results(walk.results_path)
+        image = built_image(walk.build, walk.lane.arch)
         key = digest(FORMAT, _bytes_of(image), toolchain.identity)
-        if known := results.get(key, Booted):
+        if known := walk.results.get(key, Booted):
             return replace(known, reused=True)
         request = make_request(None, "qemu", arch=image.arch, toolchain=toolchain.name)
         bench = Workbench(walk.tree(place.commit), toolchain)
@@ -57,19 +55,8 @@ def boot(ctx: Context, walk: LaneWalk, place: Place, toolchain: Toolchain) -> Bo
     except KdrvError as error:
         return Booted((Proof("boots", False, 0.0, error.message),))
     booted = Booted(proofs)
-    results.put(key, booted)
+    walk.results.put(key, booted)
     return booted
-
-
-def _image(walk: LaneWalk) -> KernelImage:
-    build = walk.build
-    return KernelImage(
-        arch=walk.lane.arch,
-        release=(build / "include/config/kernel.release").read_text().strip(),
-        image=build / TRAITS[walk.lane.arch].image,
-        vmlinux=build / "vmlinux",
-        build=build,
-    )
 
 
 def _bytes_of(image: KernelImage) -> str:

@@ -152,7 +152,7 @@ def read_text(ground: Ground, ctx: Context | None = None) -> tuple[tuple[Check, 
     """What can be said of each patch without building anything."""
     ctx = ground.guarded(ctx)
     git = ground.git(ctx)
-    results = Results(ctx.cache / "gate" / "results.sqlite")
+    results = Results.of(ctx)
     key = digest("gate-text-1", str(git.directory))
     facts = {"repository": str(ground.repository)}
     waiting = f"the text of {ground.repository}"

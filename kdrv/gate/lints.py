@@ -12,7 +12,7 @@ from kdrv.build.make import Make
 from kdrv.core.context import Context
 from kdrv.core.store import digest
 from kdrv.gate.crates import Lints, Tool
-from kdrv.gate.results import Results, this_code
+from kdrv.gate.results import this_code
 from kdrv.gate.walk import LaneWalk, Place
 from kdrv.toolchain.base import Toolchain
 
@@ -37,11 +37,10 @@ def lint(
     ctx: Context, walk: LaneWalk, place: Place, toolchain: Toolchain, files: Collection[str]
 ) -> Lint:
     """Look at the crates of a commit at which the lane is green."""
-    results = Results(walk.results_path)
     key = digest(
         "lint", this_code(), place.tree, walk.lane.identity, toolchain.identity, sorted(files)
     )
-    if known := results.get(key, Lint):
+    if known := walk.results.get(key, Lint):
         return known
     walk.have(place)
     make = Make(walk.tree(place.commit), walk.lane, toolchain, walk.build)
@@ -56,5 +55,5 @@ def lint(
             told = lints.lint(files)
             said[tool] = tuple(one for crate in sorted(told) for one in told[crate])
     found = Lint(said.get(Tool.CLIPPY, ()), said.get(Tool.RUSTDOC, ()), tuple(missing))
-    results.put(key, found)
+    walk.results.put(key, found)
     return found

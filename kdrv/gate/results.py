@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import msgspec
 
+from kdrv.core.context import Context
+
 T = TypeVar("T")
 BUSY_SECONDS = 60.0
 
@@ -45,6 +47,11 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @classmethod
+    def of(cls, ctx: Context) -> Results:
+        """Those of the cache, which all judgements share."""
+        return cls(ctx.cache / "gate" / "results.sqlite")
 
     def get(self, key: str, kind: type[T]) -> T | None:
         """The value under ``key``, or ``None``."""

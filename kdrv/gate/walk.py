@@ -123,30 +123,23 @@ class LaneWalk:
         self._configured = folder / "configured"
         self._log = folder / LOG
         self._said = Said(folder / "said.sqlite")
-        self.results_path = ctx.cache / "gate" / "results.sqlite"
-        self._results = Results(self.results_path)
+        self.results = Results.of(ctx)
         self.inputs = Inputs(self.build)
 
     def step(self, place: Place) -> Step:
         """The lane at a commit: known from before, proven untouched, or built now."""
         key = digest(FORMAT, place.tree, *self._identity())
-        if known := self._results.get(key, Step):
+        if known := self.results.get(key, Step):
             return replace(known, reused=True)
         step = self._unconcerned(place.commit) or self._built(place)
         if not step.stopped:
-            self._results.put(key, step)
+            self.results.put(key, step)
         return step
 
     def have(self, place: Place) -> None:
         """Have the kernel of a commit in the build directory, not only its result."""
-        if self._at.exists():
-            at, _ = self._at.read_text().split()
-            self.inputs.read()
-            if at == place.commit or not self.inputs.concerned(
-                changes(self._git, at, place.commit)
-            ):
-                return
-        self._built(place)
+        if not self._unconcerned(place.commit):
+            self._built(place)
 
     def _identity(self) -> tuple[object, ...]:
         return self.lane.identity, self.variables, self._toolchain.identity
@@ -166,7 +159,7 @@ class LaneWalk:
         if not self._at.exists():
             return None
         at, key = self._at.read_text().split()
-        built = self._results.get(key, Step)
+        built = self.results.get(key, Step)
         if built is None or not built.ok:
             return None  # what a failed build would have read is not known
         began = time.monotonic()
@@ -180,7 +173,7 @@ class LaneWalk:
     def _built(self, place: Place) -> Step:
         began, started = time.monotonic(), time.time()
         key = self._at.read_text().split()[1] if self._at.exists() else ""
-        before = self._results.get(key, Step)
+        before = self.results.get(key, Step)
         self._at.unlink(missing_ok=True)
         tree = self.tree(place.commit)
         make = Make(tree, self.lane, self._toolchain, self.build)
@@ -280,13 +273,13 @@ class LaneWalk:
         if self.lane.language is not Language.RUST:
             return ""
         key = digest("bindings-1", digest_of(self.build), earlier)
-        if self._results.get(key, bytes) is None:
-            self._results.put(key, pack(read_symbols(self.build, self.symbols(earlier))))
+        if self.results.get(key, bytes) is None:
+            self.results.put(key, pack(read_symbols(self.build, self.symbols(earlier))))
         return key
 
     def symbols(self, key: str) -> dict[str, Symbol]:
         """The symbols under a key of :attr:`Step.bindings`."""
-        packed = self._results.get(key, bytes)
+        packed = self.results.get(key, bytes)
         return unpack(packed) if packed else {}
 
     def _diagnostics(self) -> tuple[Diagnostic, ...]:
