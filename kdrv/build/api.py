@@ -159,10 +159,11 @@ class LaneBuild:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A tree and the toolchain chosen for it."""
+    """A tree and the toolchain chosen for it; ``seed`` as in :func:`build_kernel`."""
 
     tree: KernelTree
     toolchain: Toolchain
+    seed: Path | None = None
 
 
 def prepare(ctx: Context, request: BuildRequest) -> Workbench:
@@ -183,7 +184,9 @@ def build(
     results = []
     for lane in lanes:
         again = request.command(lane.language)
-        kernel = build_kernel(ctx, bench.tree, lane, bench.toolchain, reproducer=again)
+        kernel = build_kernel(
+            ctx, bench.tree, lane, bench.toolchain, reproducer=again, seed=bench.seed
+        )
         module = None
         if request.instrument and kernel.image and not request.module:
             module = _instrumented(ctx, request, bench, lane, kernel.image)

@@ -13,6 +13,8 @@ from kdrv.core.store import digest, write_atomic
 
 STAMP = ".kdrv-config"
 CONFIG = ".config"
+CONFIG_INPUTS = "include/config/auto.conf.cmd"
+"""Which files Kconfig read (scripts/kconfig/confdata.c)."""
 CONFIG_DEADLINE = 900.0
 
 

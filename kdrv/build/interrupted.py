@@ -20,8 +20,10 @@ KCONFIGS = ("include/generated/autoconf.h", "include/generated/rustc_cfg")
 def guarded(output: Path) -> Iterator[None]:
     """Mark the directory while make runs in it; repair it first if the last run was killed."""
     marker = output / MARKER
-    if marker.exists():
-        repair(output, marker.stat().st_mtime)
+    if marker.is_file():
+        repair(output, marker.lstat().st_mtime)
+    if marker.is_symlink():
+        marker.unlink()  # a makefile's, and who knows where it leads
     marker.touch()
     yield
     # Not in a finally: after an exception (deadline, Ctrl-C) make was killed, and the marker stays.

@@ -20,6 +20,7 @@ from kdrv.build.interrupted import MARKER, guarded
 from kdrv.build.lane import Lane, Language
 from kdrv.build.make import Heard, Make, run
 from kdrv.build.result import KernelBuild, ToolchainRecord
+from kdrv.build.vetting import vet
 from kdrv.core.context import Context
 from kdrv.core.errors import KdrvError
 from kdrv.core.process import Command
@@ -50,15 +51,17 @@ def build_kernel(
     toolchain: Toolchain,
     *,
     reproducer: str = "",
+    seed: Path | None = None,
 ) -> KernelBuild:
     """Configure and build one lane; a lane that is not green is a result, not an error.
 
-    Raises :class:`kdrv.core.errors.UsageError` for a tree too old for the lane and
-    :class:`kdrv.core.errors.SetupError` when the machine fails (disk, permissions).
+    ``seed`` is a build directory of the same tree, and of a lane much like this one, to start from
+    where there is nothing yet. Raises :class:`kdrv.core.errors.UsageError` for a tree too old for
+    the lane and :class:`kdrv.core.errors.SetupError` when the machine fails (disk, permissions).
     """
     if lane.language is Language.RUST:
         require_rust(tree)
-    builder = _Builder(ctx, tree, lane, toolchain, reproducer)
+    builder = _Builder(ctx, tree, lane, toolchain, reproducer, seed)
     return builder.from_cache() if tree.identity else builder.in_workspace()
 
 
@@ -84,13 +87,20 @@ def _key(tree: KernelTree, lane: Lane, toolchain: Toolchain) -> str:
 
 class _Builder:
     def __init__(
-        self, ctx: Context, tree: KernelTree, lane: Lane, toolchain: Toolchain, reproducer: str
+        self,
+        ctx: Context,
+        tree: KernelTree,
+        lane: Lane,
+        toolchain: Toolchain,
+        reproducer: str,
+        seed: Path | None,
     ) -> None:
         self.ctx = ctx
         self.tree = tree
         self.lane = lane
         self.toolchain = toolchain
         self.reproducer = reproducer
+        self.seed = seed
         self.store = Store(ctx)
         self.began = time.monotonic()
 
@@ -132,8 +142,11 @@ class _Builder:
             return
         # The one with the same lane's name differs least; of those the last used.
         best = min(near, key=lambda entry: entry.facts["lane"] != self.lane.name)
-        with self.ctx.events.step(f"starting from lane {best.facts['lane']}, built before"):
-            copy = Command(("cp", "-aT", "--reflink=auto", str(best.data), str(data)))
+        self._copy(best.data, data, f"lane {best.facts['lane']}, built before")
+
+    def _copy(self, place: Path, data: Path, what: str) -> None:
+        with self.ctx.events.step(f"starting from {what}"):
+            copy = Command(("cp", "-aT", "--reflink=auto", str(place), str(data)))
             self.ctx.runner.run(copy, deadline=COPY_DEADLINE)
         for left in (MARKER, LOG):
             (data / left).unlink(missing_ok=True)
@@ -151,6 +164,8 @@ class _Builder:
         key = digest("workspace-1", str(self.tree.path), self.lane.identity, self.toolchain.name)
         label = f"lane {self.lane.name} of {self.tree.path}"
         with self.store.workspace(WORKSPACE_KIND, key, self._facts(), waiting=label) as data:
+            if self.seed and not any(data.iterdir()):
+                self._copy(self.seed, data, "a lane of the same tree")
             return self._build(data)
 
     def _facts(self) -> dict[str, Any]:
@@ -164,8 +179,10 @@ class _Builder:
 
     def _build(self, output: Path) -> KernelBuild:
         make = Make(self.tree, self.lane, self.toolchain, output, self._ccache())
+        vet(output)
         with guarded(output):
             configure(self.ctx, make, self.ctx.jobs)
+            vet(output)
             missing = explain_lane(self.ctx, make, output / CONFIG)
             if missing:
                 return self._result(output, ok=False, missing=missing)
@@ -175,6 +192,7 @@ class _Builder:
                 heard = Heard(step, self._usual_objects(output))
                 command = make.command(goals, jobs=self.ctx.jobs)
                 done = run(self.ctx, command, heard, output / LOG)
+            vet(output)
         return self._result(
             output,
             ok=done.ok,

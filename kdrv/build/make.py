@@ -10,11 +10,14 @@ from pathlib import Path
 from kdrv.build.lane import Lane
 from kdrv.core.context import Context
 from kdrv.core.events import Step
+from kdrv.core.inside import write_text_inside
 from kdrv.core.process import Command, Completed, LineListener
 from kdrv.kernel.tree import KernelTree
 from kdrv.toolchain.base import OUTPUT, SOURCE, Bind, Toolchain
 
 CCACHE = "/run/kdrv/ccache"
+CCACHE_LINKS = "/usr/lib/ccache:/usr/lib64/ccache"
+"""Where distributions put links named like compilers that lead to ccache(1)."""
 BUILD_DEADLINE = 4 * 3600.0
 
 # "  CC [M]  drivers/x.o", "  RUSTC L rust/core.o": what kbuild prints for each target it makes.
@@ -46,7 +49,9 @@ class Make:
         all_binds = [Bind(self.tree.path, SOURCE), Bind(self.output, OUTPUT, writable), *binds]
         env = {}
         if self.ccache:
-            argv.append(f"CC=ccache {'clang' if self.lane.llvm else 'gcc'}")
+            # By its links and not by CC: the commands that kbuild saves beside each object are
+            # then the same with it and without, and a build can start from another one.
+            env["PATH"] = f"{CCACHE_LINKS}:{self.toolchain.path}"
             all_binds.append(Bind(self.ccache, CCACHE, writable=True))
             env["CCACHE_DIR"] = CCACHE
         argv += arguments
@@ -89,5 +94,6 @@ def run(
     """
     listener = on_line or heard.line
     done = ctx.runner.run(command, deadline=deadline, check=False, on_line=listener)
-    log.write_text(f"$ {command.shell()}\n{done.output}")
+    # A makefile may have put a link in its place.
+    write_text_inside(log.parent, Path(log.name), f"$ {command.shell()}\n{done.output}")
     return done

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,6 +93,21 @@ def write_text_inside(root: Path, path: Path, text: str) -> None:
         raise UntrustedFile(f"{path} is a folder", expected="a file of the build's own") from error
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO | None]:
+    """The file at a path that was found without following links, open to be read.
+
+    ``None`` if it is no regular file (any more); nothing waits for a pipe's other end.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    with os.fdopen(handle, "rb") as stream:
+        yield stream if stat.S_ISREG(os.fstat(handle).st_mode) else None
 
 
 def _require_file(path: Path, facts: os.stat_result) -> None:

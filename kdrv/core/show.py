@@ -1,4 +1,4 @@
-"""Small helpers to put sizes and times into words."""
+"""Small helpers to put sizes, numbers and times into words."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """``1 patch``, ``2 patches``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -12,17 +12,15 @@ would take the better part of a minute for nine megabytes of them.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import stat
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
+
+from kdrv.core.inside import UntrustedFile, open_inside
 
 BINDINGS = "rust/bindings/bindings_generated.rs"
 HELPERS = "rust/bindings/bindings_helpers_generated.rs"
@@ -112,27 +110,13 @@ def unpack(data: bytes) -> dict[str, Symbol]:
 
 
 def read_inside(build: Path, name: str, limit: int = LIMIT) -> bytes | None:
-    """A regular file of a build directory that strangers' makefiles wrote; ``None`` for a missing
-    one, for a link or a pipe, for one behind a linked directory, and beyond ``limit`` bytes."""
-    path = build / name
-    if path.parent.resolve() != build.resolve() / Path(name).parent:
-        return None
-    with open_regular(path) as stream:
-        data = stream.read(limit + 1) if stream else None
-    return data if data is not None and len(data) <= limit else None
-
-
-@contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO | None]:
-    """The file, open to be read, or ``None`` if it is no regular file; no link is followed at the
-    end of the path, and nothing waits for a pipe's other end."""
+    """A file of a build directory that strangers' makefiles wrote; ``None`` where there is none
+    that can be trusted (:mod:`kdrv.core.inside`), or none of at most ``limit`` bytes."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        yield None
-        return
-    with os.fdopen(handle, "rb") as stream:
-        yield stream if stat.S_ISREG(os.fstat(handle).st_mode) else None
+        with open_inside(build, Path(name), limit) as stream:
+            return stream.read(limit)
+    except (FileNotFoundError, UntrustedFile):
+        return None
 
 
 def parse_symbols(text: str, file: str = BINDINGS) -> dict[str, Symbol]:

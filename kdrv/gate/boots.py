@@ -10,11 +10,11 @@ from pathlib import Path
 from kdrv.build.api import Workbench
 from kdrv.build.intree import built_module
 from kdrv.build.kernel import built_image
+from kdrv.build.vetting import LIMIT
 from kdrv.core.context import Context
 from kdrv.core.errors import KdrvError
 from kdrv.core.inside import open_inside
 from kdrv.core.store import digest
-from kdrv.gate.vetting import LIMIT
 from kdrv.gate.walk import LaneWalk, Place
 from kdrv.machine.contract import KernelImage
 from kdrv.testing.prepare import make_request

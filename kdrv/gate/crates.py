@@ -22,8 +22,8 @@ from kdrv.build.check_parse import rust_json
 from kdrv.build.diagnostics import Diagnostic, Level
 from kdrv.build.make import Make
 from kdrv.core.context import Context
+from kdrv.core.inside import open_regular
 from kdrv.core.process import Command
-from kdrv.gate.bindings import open_regular
 from kdrv.toolchain.base import MODULE_OUTPUT, OUTPUT, SOURCE, Bind
 
 DEADLINE = 900.0

@@ -13,10 +13,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from kdrv.build.configure import CONFIG_INPUTS
 from kdrv.gate.series import Change, Status
 from kdrv.toolchain.base import SOURCE
-
-CONFIG_INPUTS = "include/config/auto.conf.cmd"
 
 _NAMED = re.compile(rf"{SOURCE}/([^\s\\:;,()'\"]+)".encode())
 _LISTED = re.compile(rb"^\t([^\s\\]+)", re.M)

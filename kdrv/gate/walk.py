@@ -21,6 +21,7 @@ from kdrv.build.explain import explain_lane
 from kdrv.build.interrupted import guarded, undo
 from kdrv.build.lane import Lane, Language
 from kdrv.build.make import BUILD_DEADLINE, Heard, Make, run
+from kdrv.build.vetting import start_afresh, vet
 from kdrv.core.context import Context
 from kdrv.core.errors import DeadlineExceeded, KdrvError, SetupError
 from kdrv.core.inside import UntrustedFile
@@ -31,7 +32,6 @@ from kdrv.gate.git import Repo
 from kdrv.gate.history import changes
 from kdrv.gate.inputs import Inputs
 from kdrv.gate.results import Results, Said
-from kdrv.gate.vetting import start_afresh, vet
 from kdrv.gate.warm import warm
 from kdrv.gate.worktree import WorkTree
 from kdrv.kernel.arch import TRAITS

@@ -48,6 +48,11 @@ class Toolchain(Protocol):
     @property
     def versions(self) -> Mapping[str, str]: ...  # noqa: D102
 
+    @property
+    def path(self) -> str:
+        """Where programs are searched for inside the sandbox, as ``PATH`` has it."""
+        ...
+
     def command(
         self,
         argv: Sequence[str],

@@ -19,7 +19,7 @@ from kdrv.core.space import require_space
 from kdrv.core.store import Entry, Store, digest
 from kdrv.toolchain.base import Bind
 from kdrv.toolchain.mirror import debian_mirror
-from kdrv.toolchain.sandbox import sandboxed
+from kdrv.toolchain.sandbox import ENVIRONMENT, sandboxed
 
 KIND = "toolchain"
 SUITE = "trixie"
@@ -64,6 +64,7 @@ class DebianToolchain:
     identity: str
     versions: Mapping[str, str]
     name: str = "debian"
+    path: str = ENVIRONMENT["PATH"]
 
     def command(
         self,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kdrv.build.vetting import HOST_FILES, vet
 from kdrv.core.inside import UntrustedFile
 from kdrv.gate.inputs import Inputs
 from kdrv.gate.series import Change, Status
-from kdrv.gate.vetting import HOST_FILES, vet
 
 STRING = """savedcmd_lib/string.o := gcc -I/run/kdrv/src/include -c /run/kdrv/src/lib/string.c
 

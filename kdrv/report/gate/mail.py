@@ -9,6 +9,7 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy
 
 import kdrv
+from kdrv.core.show import plural
 from kdrv.gate.result import Break, GateResult, Outcome, PatchResult
 from kdrv.report.gate.fit import fit, line
 from kdrv.report.gate.plain import diagnostic_lines
@@ -22,7 +23,6 @@ from kdrv.report.gate.words import (
     findings,
     first,
     place_of,
-    plural,
     symbol_words,
     toolchain_words,
     use_words,

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kdrv.core.show import plural
 from kdrv.gate.result import GateResult, Outcome, PatchResult, worst
-from kdrv.report.gate.words import columns, plural, short
+from kdrv.report.gate.words import columns, short
 
 STYLES = {
     Outcome.PASS: "green",

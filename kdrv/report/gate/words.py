@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kdrv.build.diagnostics import ordered
 from kdrv.core.errors import EXIT_ENVIRONMENT, EXIT_FAILED
+from kdrv.core.show import plural
 from kdrv.gate.result import (
     Blast,
     Break,
@@ -205,8 +206,3 @@ def blasts(result: GateResult) -> Iterator[tuple[PatchResult, Blast]]:
 def short(text: str, most: int = MOST_SUBJECT) -> str:
     """At most so many characters, an ellipsis among them."""
     return text if len(text) <= most else text[: most - 3].rstrip() + "..."
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """``1 patch``, ``2 patches``."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,15 +1,15 @@
-"""Looking at what a patch's makefiles left, before kdrv reads it or writes beside it."""
+"""Looking at what a tree's makefiles left, before kdrv reads it or writes beside it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from kdrv.build.configure import CONFIG, STAMP
+from kdrv.build.configure import CONFIG, CONFIG_INPUTS, STAMP
 from kdrv.build.interrupted import MARKER
 from kdrv.core.context import Context
 from kdrv.core.inside import UntrustedFile, open_inside
 from kdrv.core.process import Command
-from kdrv.gate.inputs import CONFIG_INPUTS
+from kdrv.kernel.arch import TRAITS
 
 HOST_FILES = (
     CONFIG,
@@ -21,8 +21,9 @@ HOST_FILES = (
     "kdrv.config",
     "modules.order",
     "vmlinux",
+    *(traits.image for traits in TRAITS.values()),
 )
-"""What kdrv itself reads or writes in a build directory."""
+"""What kdrv itself reads or writes in a build directory, or shows to a machine that it boots."""
 LIMIT = 4 << 30
 REMOVE_DEADLINE = 600.0
 
