@@ -20,11 +20,13 @@ def default_cache() -> Path:
 class Context:
     """The surroundings of a piece of work; made once at the edge, passed down unchanged.
 
-    ``cache`` is the root of everything kdrv keeps between runs; ``jobs`` is how many processes a
-    build may use at once.
+    ``cache`` is the root of everything kdrv keeps between runs, ``beneath`` another one whose
+    finished entries are used and never written; ``jobs`` is how many processes a build may use at
+    once.
     """
 
     cache: Path = field(default_factory=default_cache)
+    beneath: Path | None = None
     runner: Runner = field(default_factory=LocalRunner)
     events: Events = field(default_factory=Events)
     jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))

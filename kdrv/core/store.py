@@ -7,6 +7,7 @@ was interrupted, and the next maker decides whether to go on from ``data/`` or t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -72,14 +73,13 @@ class Store:
 
     def find(self, kind: str, key: str) -> Entry | None:
         """The finished entry, marked as used now, or ``None``."""
-        entry = _read(self.root / kind / key)
-        if entry:
+        if entry := _read(self.root / kind / key):
             # A cache owned by someone else may be read without being marked.
-            try:
+            with contextlib.suppress(PermissionError):
                 os.utime(entry.path / MANIFEST)
-            except PermissionError:
-                return entry
-        return entry
+            return entry
+        beneath = self._ctx.beneath
+        return _read(beneath / kind / key) if beneath else None
 
     def get(
         self,

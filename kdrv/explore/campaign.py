@@ -174,12 +174,8 @@ class Campaign:
         self._began = time.monotonic()
         interrupted = False
         address = self._away.address if self._away else None
-        post = make_post(
-            self._subject,
-            self._shown,
-            cache=None if self._away else ctx.cache,
-            request=self._away.request if self._away else None,
-        )
+        request = self._away.request if self._away else None
+        post = make_post(ctx, self._subject, self._shown, request)
         with workers(self._wanted_jobs, cluster=address) as executor:
             running: set[Future[Caught]] = set()
             try:

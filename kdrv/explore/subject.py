@@ -21,7 +21,7 @@ from kdrv.explore.shown import Lookout, Shown, mined, operations
 from kdrv.sim.faults import CALM
 from kdrv.sim.machine import SimMachine
 from kdrv.testing.driver import Driver
-from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
+from kdrv.testing.prepare import Preparation, Prepared, TestRequest, prepare_project
 from kdrv.toolchain.base import MODULE, Toolchain
 
 
@@ -128,6 +128,7 @@ def prepare(
     *,
     kinds: Sequence[bool] = (False, True),
     files: Sequence[Path] = (),
+    ready: Preparation = prepare_project,
 ) -> Subject:
     """Build and stage the driver for the plain kernel (False) and the checked one (True).
 
@@ -148,7 +149,7 @@ def prepare(
         place = scratch / ("checked" if checked else "plain")
         place.mkdir(exist_ok=True)
         one = replace(request, debug=checked, instrument=True)
-        last = prepare_project(ctx, one, place)
+        last = ready(ctx, one, place)
         assert last.driver
         stands[checked] = Stand(last.spec, last.driver, bound=project.test.deadline)
         if request.against and last.twin:

@@ -32,9 +32,9 @@ MOST_BENCHES = 3
 class Post:
     """What a worker must know before its first task. ``key`` is the campaign's.
 
-    ``cache`` is where everything is, if that is on this machine. Otherwise the worker makes the
-    driver ready in a cache of its own, from ``request``; ``host`` and ``operations`` (a digest of
-    the files that declare them) tell whether it can be the same there.
+    ``cache`` (and ``beneath``) is where everything is, if that is on this machine. Otherwise the
+    worker makes the driver ready in a cache of its own, from ``request``; ``host`` and
+    ``operations`` (a digest of the files that declare them) tell whether it can be the same there.
     """
 
     key: str
@@ -43,15 +43,20 @@ class Post:
     host: HostCpu
     operations: str
     cache: Path | None
+    beneath: Path | None
     request: TestRequest | None
 
 
 def make_post(
-    subject: Subject, shown: Shown, *, cache: Path | None, request: TestRequest | None
+    ctx: Context, subject: Subject, shown: Shown, request: TestRequest | None = None
 ) -> Post:
-    """What the workers of a new campaign must know; see :class:`Post`."""
+    """What the workers of a new campaign must know; ``request`` if they are elsewhere.
+
+    See :class:`Post`.
+    """
     operations = _text(subject.files)
-    return Post(uuid4().hex, subject, shown, this_host(), operations, cache, request)
+    cache = None if request else ctx.cache
+    return Post(uuid4().hex, subject, shown, this_host(), operations, cache, ctx.beneath, request)
 
 
 def carry_out(post: Post, task: Task) -> Caught:
@@ -75,7 +80,8 @@ class _Desk(threading.local):
         """The bench of a campaign."""
         if post.key not in self.benches:
             with ExitStack() as stack:
-                ctx = Context(cache=post.cache) if post.cache else Context()
+                here = Context(cache=post.cache, beneath=post.beneath) if post.cache else None
+                ctx = here or Context()
                 subject = _made_ready(ctx, post, stack) if post.request else post.subject
                 bench = subject.bench(ctx, post.shown)
                 self.benches[post.key] = bench, stack.pop_all()

@@ -16,11 +16,13 @@ from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.core.limits import MIB, Limits
 from kdrv.core.process import Limited
+from kdrv.core.project import FILENAME
 from kdrv.core.stopping import unless_stopped
 from kdrv.core.store import Store, digest
 from kdrv.gate import blast as radius
 from kdrv.gate.boots import Booted, boot
 from kdrv.gate.churn import judge_scope
+from kdrv.gate.drivers import Trial, try_driver
 from kdrv.gate.files import judge_files
 from kdrv.gate.git import Repo, borrow, open_repo
 from kdrv.gate.lints import Lint, lint
@@ -30,6 +32,7 @@ from kdrv.gate.result import Blast, Check
 from kdrv.gate.results import Results, this_code
 from kdrv.gate.rustcode import judge_rust
 from kdrv.gate.series import Patch, Series
+from kdrv.gate.touched import touched
 from kdrv.gate.walk import LaneWalk, Place, Step, open_lane
 from kdrv.gate.worktree import WorkTree
 from kdrv.toolchain.base import Toolchain
@@ -90,7 +93,8 @@ class LaneReport:
     """A lane along the series: a step for the base and for each patch, and what came of it.
 
     ``blasts`` are per patch, for the Rust lane. ``boots`` are by the number of the patch, 0 being
-    the base; ``lints`` by patch too, each what was said before and after it.
+    the base, and so are ``trials``, those of the drivers that were touched since the last boot;
+    ``lints`` by patch too, each what was said before and after it.
     """
 
     lane: str
@@ -99,6 +103,7 @@ class LaneReport:
     blasts: tuple[Blast | None, ...]
     boots: dict[int, Booted]
     lints: dict[int, tuple[Lint, Lint]]
+    trials: dict[int, tuple[Trial, ...]]
 
 
 def walk_lane(
@@ -106,7 +111,8 @@ def walk_lane(
 ) -> LaneReport:
     """Build the lane at the base and after each patch; boot it after those in ``boots``.
 
-    When a boot fails, the base is booted too: only what worked there can be broken.
+    When a boot fails, the base is booted too, and so it is with the drivers that the patches touch
+    and that are tried after each boot: only what worked there can be broken.
     """
     ctx = ground.guarded(ctx)
     git = ground.git(ctx)
@@ -117,6 +123,7 @@ def walk_lane(
         places = ground.places()
         steps: list[Step] = []
         booted: dict[int, Booted] = {}
+        trials: dict[int, tuple[Trial, ...]] = {}
         lints: dict[tuple[int, int], Lint] = {}
         for number, place in enumerate(places):
             unless_stopped()
@@ -125,19 +132,42 @@ def walk_lane(
                 continue
             if number in boots:
                 booted[number] = boot(ctx, walk, place, toolchain)
+                if booted[number].ok and lane.language is Language.RUST:
+                    since = max((one for one in boots if one < number), default=0)
+                    folders = _drivers(ground, git, since, number)
+                    trials[number] = _trials(ctx, walk, place, toolchain, folders)
             # After a patch only where there is something to compare with.
             for patch in ((number,) if (number, number - 1) in lints else ()) + (number + 1,):
                 if files := _rust_files(ground, lane, patch):
                     lints[patch, number] = lint(ctx, walk, place, toolchain, files)
         if any(not one.ok for one in booted.values()) and 0 not in booted and steps[0].ok:
             booted[0] = boot(ctx, walk, places[0], toolchain)
+        worse = {trial.folder for of in trials.values() for trial in of if trial.findings}
+        if worse and steps[0].ok:
+            there = (
+                one for one in sorted(worse) if git.blob(places[0].commit, f"{one}/{FILENAME}")
+            )
+            trials[0] = _trials(ctx, walk, places[0], toolchain, tuple(there))
         blasts = _blasts(ground, git, walk, steps)
     pairs = {
         patch: (lints[patch, patch - 1], after)
         for (patch, number), after in lints.items()
         if patch == number and (patch, patch - 1) in lints
     }
-    return LaneReport(lane.name, lane.language, tuple(steps), blasts, booted, pairs)
+    return LaneReport(lane.name, lane.language, tuple(steps), blasts, booted, pairs, trials)
+
+
+def _drivers(ground: Ground, git: Repo, since: int, number: int) -> tuple[str, ...]:
+    """The drivers that the patches after ``since`` touch, up to ``number``."""
+    patches = ground.series.patches[since:number]
+    return touched(git, patches[-1].commit, {path for patch in patches for path in patch.paths})
+
+
+def _trials(
+    ctx: Context, walk: LaneWalk, place: Place, toolchain: Toolchain, folders: tuple[str, ...]
+) -> tuple[Trial, ...]:
+    found = (try_driver(ctx, walk, place, toolchain, folder) for folder in folders)
+    return tuple(trial for of in found for trial in of)
 
 
 def _rust_files(ground: Ground, lane: Lane, number: int) -> frozenset[str]:

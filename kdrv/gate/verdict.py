@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from kdrv.build.diagnostics import Diagnostic, Level, fresh
 from kdrv.build.lane import Language
+from kdrv.core.show import plural
 from kdrv.gate.blast import State, breaks
 from kdrv.gate.boots import Booted
 from kdrv.gate.crates import Tool
+from kdrv.gate.drivers import QEMU, Trial
 from kdrv.gate.jobs import LaneReport
 from kdrv.gate.policy import Policy, judge_red
 from kdrv.gate.result import Break, Check, Outcome
 from kdrv.gate.series import Patch, Series
 from kdrv.gate.walk import Step
+from kdrv.testing.prepare import SIM
 
 SPARSE = "sparse"
+TRIED = {QEMU: ("tests", "test"), SIM: ("explore", "plan")}
+"""What a driver's trial is called, by its world, and what it consists of."""
 SAMPLE = 3
 """How many findings a summary names."""
 
@@ -47,6 +53,7 @@ class LaneJudge:
         checks += self._lints(patch)
         if booted := self.report.boots.get(patch.number):
             checks.append(self._boot(patch, booted))
+        checks += [self._trial(patch, trial) for trial in self.report.trials.get(patch.number, ())]
         return tuple(checks)
 
     def breaks(self) -> tuple[Break, ...]:
@@ -78,7 +85,7 @@ class LaneJudge:
         timing = {"seconds": after.seconds, "reused": after.reused}
         parent = self.report.steps[patch.number - 1]
         if after.ok:
-            summary = after.untouched or f"{_count(after.targets, 'target')} made"
+            summary = after.untouched or f"{plural(after.targets, 'target')} made"
             if not parent.ok:
                 summary = f"green again; {summary}"
             return self._check("build", patch, Outcome.PASS, summary, **timing)
@@ -177,7 +184,7 @@ class LaneJudge:
             "config",
             patch,
             self.policy.outcome("config"),
-            f"{_count(len(gone), 'symbol')} vanished from .config: {names}",
+            f"{plural(len(gone), 'symbol')} vanished from .config: {names}",
             detail=tuple(gone),
             policy=self.policy.cite("severity.config"),
         )
@@ -186,7 +193,7 @@ class LaneJudge:
         failed = [proof for proof in booted.proofs if not proof.ok]
         timing = {"seconds": sum(p.seconds for p in booted.proofs), "reused": booted.reused}
         if not failed:
-            names = f"{_count(len(booted.proofs), 'proof')}, from userspace to the last sample"
+            names = f"{plural(len(booted.proofs), 'proof')}, from userspace to the last sample"
             summary = names if len(booted.proofs) > 1 else "reaches userspace"
             return self._check("boot", patch, Outcome.PASS, summary, **timing)
         base = self.report.boots.get(0)
@@ -198,6 +205,32 @@ class LaneJudge:
         words = detail[0] if regressions else f"{detail[0]} (as at the base)"
         return self._check("boot", patch, outcome, words, detail=detail[1:], **timing)
 
+    def _trial(self, patch: Patch, trial: Trial) -> Check:
+        """A driver's tests or its campaign: what the base's has found too is not the patch's."""
+        kind, what = TRIED[trial.world]
+        base = self.report.trials.get(0, ())
+        same = [one for one in base if (one.folder, one.world) == (trial.folder, trial.world)]
+        old = {finding.name for one in same for finding in one.findings}
+        fresh = [one for one in trial.findings if one.name not in old]
+        words = [f"{one.name}: {one.words}" for one in fresh or trial.findings]
+        if trial.refused:
+            outcome, summary = Outcome.SKIP, trial.refused
+        elif not words:
+            outcome, summary = Outcome.PASS, f"{plural(trial.tried, what)} passed"
+        elif fresh:
+            outcome, summary = Outcome.FAIL, words[0]
+        else:
+            outcome, summary = Outcome.WARN, f"{words[0]} (as at the base)"
+        return Check(
+            f"{kind} {PurePosixPath(trial.folder).name}",
+            outcome,
+            summary,
+            detail=tuple(words[1:]),
+            reproducer=f"git checkout {patch.short} && {trial.command}" if words else "",
+            seconds=trial.seconds,
+            reused=trial.reused,
+        )
+
 
 def _compiled(step: Step) -> bool:
     """Whether make went to its end, be it a bad one."""
@@ -207,7 +240,3 @@ def _compiled(step: Step) -> bool:
 def _errors(before: Step, after: Step) -> tuple[Diagnostic, ...]:
     found = fresh(before.diagnostics, after.diagnostics)
     return tuple(one for one in found if one.level is Level.ERROR)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -15,7 +15,7 @@ from kdrv.machine.contract import Machine, World
 from kdrv.sim.machine import SimMachine
 from kdrv.sim.shortage import Scarcity
 from kdrv.testing.driver import Driver
-from kdrv.testing.prepare import Prepared, TestRequest, prepare_project
+from kdrv.testing.prepare import Preparation, Prepared, TestRequest, prepare_project
 from kdrv.testing.room import BOOT_DEADLINE, Room
 from kdrv.testing.traces import Places
 from kdrv.testing.worlds import Simulated, excused, make_world, told
@@ -104,9 +104,14 @@ class Hall:
 
 
 @contextmanager
-def open_hall(ctx: Context, request: TestRequest, scratch: Path) -> Iterator[Hall]:
-    """Build and stage the project, and end its machines afterwards."""
-    prepared = prepare_project(ctx, request, scratch)
+def open_hall(
+    ctx: Context,
+    request: TestRequest,
+    scratch: Path,
+    prepare: Preparation = prepare_project,
+) -> Iterator[Hall]:
+    """Make the project ready, and end its machines afterwards."""
+    prepared = prepare(ctx, request, scratch)
     world = make_world(ctx, request, prepared.bench)
     world.check(prepared.spec)
     hall = Hall(prepared, world)

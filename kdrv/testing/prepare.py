@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -161,17 +161,29 @@ class Prepared:
     """The driver's .ko, if it is not built in."""
 
 
+Preparation = Callable[[Context, TestRequest, Path], Prepared]
+"""Makes a project ready: :func:`prepare_project`, or what has it built already."""
+
+
 def prepare_project(ctx: Context, request: TestRequest, scratch: Path) -> Prepared:
     """Build and stage a project's driver.
 
     ``scratch`` holds the initramfs. Raises :class:`WorkFailed` when the kernel or the driver does
     not build, with the first diagnostics.
     """
-    project = request.project
-    assert project is not None
-    build_request = request.to_build().for_project(project)
+    assert request.project is not None
+    build_request = request.to_build().for_project(request.project)
     bench = prepare_build(ctx, build_request)
     (result,) = build(ctx, build_request, bench)
+    return prepare_built(ctx, request, bench, result, scratch)
+
+
+def prepare_built(
+    ctx: Context, request: TestRequest, bench: Workbench, result: LaneBuild, scratch: Path
+) -> Prepared:
+    """Stage a driver that is built; see :func:`prepare_project`."""
+    project = request.project
+    assert project is not None
     require_green(result)
     image = result.kernel.image
     assert image is not None

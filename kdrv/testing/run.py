@@ -16,7 +16,7 @@ from kdrv.core.context import Context
 from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.testing.hall import Hall, open_hall
 from kdrv.testing.plugin import HALL
-from kdrv.testing.prepare import TestRequest
+from kdrv.testing.prepare import Preparation, TestRequest, prepare_project
 from kdrv.testing.scripts import KmemleakItem
 from kdrv.testing.worlds import Simulated
 
@@ -120,6 +120,7 @@ def run_project(
     scratch: Path,
     *,
     quiet: bool = False,
+    prepare: Preparation = prepare_project,
 ) -> TestRun:
     """Build, boot, run the tests with pytest's own ``arguments``, shut down.
 
@@ -129,7 +130,7 @@ def run_project(
     assert request.project is not None
     root = request.project.root
     began = time.monotonic()
-    with open_hall(ctx, request, scratch) as hall:
+    with open_hall(ctx, request, scratch, prepare) as hall:
         recorder = _Recorder(hall, request)
         argv = ["-p", PLUGIN, "--rootdir", str(root), "-W", NOT_REWRITTEN]
         places = [str(root / path) for path in request.project.test.paths]

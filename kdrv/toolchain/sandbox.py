@@ -10,10 +10,12 @@ that the kernel runs for a core dump (/proc/sys/kernel/core_pattern) is one of t
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import kdrv
 from kdrv.core.errors import KdrvError
 from kdrv.core.limits import MIB, physical_memory
 from kdrv.core.process import Command, Inside, LocalRunner
@@ -50,13 +52,12 @@ def sandboxed(
     words += ["--cap-drop", "ALL"]
     if _can(*_NO_NESTING):
         words += _NO_NESTING
-    words += ["--ro-bind", str(root), "/", "--dev", "/dev", "--proc", "/proc"]
+    words += ["--ro-bind", str(root), "/", "--dev", "/dev"]
+    # In a container, or in a sandbox of ours, there may be no other /proc than the one it has.
+    words += [*(_NEW_PROC if _can(*_NEW_PROC) else ("--ro-bind", "/proc", "/proc"))]
     # All of them together leave a quarter of the memory.
-    rooms = dict.fromkeys(("/tmp", "/run", "/dev/shm"), physical_memory() // 4)
-    for path, room in {**dict.fromkeys(("/sys", *hidden), MIB), **rooms}.items():
-        if _can(*_SIZED):
-            words += ["--size", str(room)]
-        words += ["--tmpfs", path]
+    words += _in_memory(dict.fromkeys(("/sys", *hidden), MIB))
+    words += _in_memory(dict.fromkeys(("/tmp", "/run", "/dev/shm"), physical_memory() // 4))
     for bind in binds:
         words += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
     for device in devices:
@@ -72,6 +73,70 @@ def sandboxed(
     return Command(tuple(words), env=outer, clean=True, inside=Inside(tuple(argv), writable))
 
 
+NOBODY = 65534
+"""Who owns nothing: the user that root's sandboxed Python becomes."""
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_SYSTEM_FILES = ("alternatives", "group", "ld.so.cache", "localtime", "passwd")
+_KVM = "/dev/kvm"
+
+
+def python_sandboxed(
+    argv: Sequence[str], *, shown: Sequence[Path], writable: Path, env: Mapping[str, str]
+) -> Command:
+    """A command that runs a Python program of ours which makes sandboxes itself.
+
+    It sees the system's programs, itself, what is ``shown`` (read-only, at the same paths) and
+    ``writable``, which root must have given to :data:`NOBODY`: user namespaces cannot be made
+    where /proc is read-only, and where it is not, nobody can do less there than root.
+    """
+    words = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    root = os.geteuid() == 0
+    if root:
+        words += [f"--unshare-{name}" for name in ("ipc", "pid", "net", "uts", "cgroup")]
+        words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        become = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --inh-caps=-all --"
+        argv = [*become.split(), *argv]
+    else:
+        words += ["--unshare-all"]
+    words += ["--dev", "/dev", "--proc", "/proc", "--dir", "/sys"]
+    words += _in_memory(dict.fromkeys(("/tmp", "/run", "/dev/shm"), physical_memory() // 4), "1777")
+    places = [*map(Path, _SYSTEM), *(Path("/etc", name) for name in _SYSTEM_FILES)]
+    python = [Path(sys.prefix), Path(sys.base_prefix), Path(kdrv.__file__).parent]
+    places += [path for path in (*python, *shown) if not path.is_relative_to("/usr")]
+    made: set[Path] = set()
+    for place in (*places, writable):
+        if not place.exists():
+            continue
+        for parent in reversed(place.parents[:-1]):
+            if parent not in made:
+                words += ["--perms", "0755", "--dir", str(parent)]
+            made.add(parent)
+        words += ["--bind" if place == writable else "--ro-bind", str(place), str(place)]
+        made.add(place)
+    if os.access(_KVM, os.R_OK | os.W_OK) and not root:
+        words += ["--dev-bind", _KVM, _KVM]
+    words += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    package = str(Path(kdrv.__file__).parents[1])
+    inner = {**ENVIRONMENT, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1", **env}
+    for name, value in inner.items():
+        words += ["--setenv", name, value]
+    words += ["--chdir", str(writable), "--", *argv]
+    outer = {"PATH": os.environ.get("PATH", os.defpath)}
+    inside = Inside(tuple(argv), (writable,))
+    return Command(tuple(words), env=outer, clean=True, inside=inside)
+
+
+def _in_memory(rooms: Mapping[str, int], mode: str = "") -> list[str]:
+    """File systems in memory, each of a size."""
+    words = []
+    for path, room in rooms.items():
+        words += ["--size", str(room)] if _can(*_SIZED) else []
+        words += ["--perms", mode] if mode else []
+        words += ["--tmpfs", path]
+    return words
+
+
+_NEW_PROC = ("--proc", "/proc")
 _NO_NESTING = ("--unshare-user", "--disable-userns")
 """No user namespaces inside, behind which much of the kernel is open to anyone (bwrap 0.8)."""
 _SIZED = ("--size", "4096", "--tmpfs", "/tmp")

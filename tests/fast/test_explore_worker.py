@@ -37,7 +37,7 @@ def post(tmp_path: Path, operations: Path) -> Post:
     )
     request: Any = object()
     shown: Any = object()
-    return make_post(subject, shown, cache=None, request=request)
+    return make_post(Context(), subject, shown, request)
 
 
 def made_ready(post: Post, monkeypatch: pytest.MonkeyPatch, identity: Identity = IDENTITY) -> Any:

@@ -9,13 +9,16 @@ import pytest
 from kdrv.build.diagnostics import Diagnostic, Level
 from kdrv.build.lane import Language
 from kdrv.gate.boots import Booted
+from kdrv.gate.drivers import QEMU, Trial
 from kdrv.gate.jobs import LaneReport
 from kdrv.gate.lints import Lint
 from kdrv.gate.policy import load_policy
 from kdrv.gate.result import Blast, Check, Outcome
 from kdrv.gate.series import Patch, Series
+from kdrv.gate.trial import Finding
 from kdrv.gate.verdict import LaneJudge
 from kdrv.gate.walk import Lost, Step
+from kdrv.testing.prepare import SIM
 from kdrv.testing.smoke import Proof
 
 GREEN = Step(True, (), (), frozenset({"RUST=y", "PCI=y"}), 7, 1.0)
@@ -38,7 +41,7 @@ def judge(*steps: Step, preset: str = "default", notice: str = "", **more: objec
         for n in range(1, len(steps))
     )
     series = Series("base..tip", "0" * 40, patches[-1].commit, patches)
-    report = LaneReport("rust", Language.RUST, steps, tuple(Blast() for _ in patches), {}, {})
+    report = LaneReport("rust", Language.RUST, steps, tuple(Blast() for _ in patches), {}, {}, {})
     policy = load_policy(None, preset)
     return LaneJudge(policy, series, replace(report, **more), ("kdrv", "gate"))  # type: ignore[arg-type]
 
@@ -132,6 +135,28 @@ def test_a_boot_is_held_against_the_bases() -> None:
     assert told(judge(GREEN, GREEN, boots={1: Booted((good,))}), 1, "boot rust").outcome is (
         Outcome.PASS
     )
+
+
+def test_a_drivers_trials_are_held_against_the_bases() -> None:
+    def trial(*names: str, world: str = QEMU, refused: str = "") -> Trial:
+        found = tuple(Finding(name, "wrong") for name in names)
+        return Trial("drivers/misc/foo", world, 3, found, refused, 1.0)
+
+    good = judge(GREEN, GREEN, trials={1: (trial(), trial(world=SIM))})
+    assert told(good, 1, "tests foo").summary == "3 tests passed"
+    assert told(good, 1, "explore foo").summary == "3 plans passed"
+    known = {0: (trial("a", "b"),), 1: (trial("b", "c"), trial("x", world=SIM))}
+    lost = told(judge(GREEN, GREEN, trials=known), 1, "tests foo")
+    assert (lost.outcome, lost.summary, lost.detail) == (Outcome.FAIL, "c: wrong", ())
+    assert (
+        lost.reproducer
+        == f"git checkout {'1' * 12} && kdrv test --qemu --kernel . drivers/misc/foo"
+    )
+    assert told(judge(GREEN, GREEN, trials=known), 1, "explore foo").outcome is Outcome.FAIL
+    same = told(judge(GREEN, GREEN, trials={0: (trial("a"),), 1: (trial("a"),)}), 1, "tests foo")
+    assert same.outcome is Outcome.WARN
+    none = judge(GREEN, GREEN, trials={1: (trial(world=SIM, refused="no such device"),)})
+    assert told(none, 1, "explore foo").outcome is Outcome.SKIP
 
 
 def test_lints_tell_only_what_is_new() -> None:
