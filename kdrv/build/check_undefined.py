@@ -6,14 +6,11 @@ becomes a call of ``rust_build_error``, which exists nowhere.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.relocation import RelocationSection
-from elftools.elf.sections import SymbolTableSection
+from kdrv.core.errors import UsageError
 
 UNDEFINED = re.compile(r"symbol '(?P<symbol>[^']+)' undefined")
 BUILD_ERROR = "rust_build_error"
@@ -27,34 +24,11 @@ def users(objects: Path, symbol: str) -> tuple[str, ...]:
     """The functions, by their mangled names, that refer to ``symbol`` in the ``.o`` files below
     a directory. What is no ELF is passed over.
     """
+    # Rarely needed, and slow to import.
+    from kdrv.build.callers import callers
+
     found: dict[str, None] = {}
     for path in sorted(objects.rglob("*.o")):
-        try:
-            with path.open("rb") as file:
-                found.update(dict.fromkeys(_users(ELFFile(file), symbol)))
-        except ELFError:
-            continue
+        with contextlib.suppress(UsageError):
+            found.update(dict.fromkeys(callers(path, symbol)))
     return tuple(found)
-
-
-def _users(elf: ELFFile, symbol: str) -> Iterator[str]:
-    """ELF specification, "Relocation" and "Symbol Table": a function is a range of a section."""
-    for section in elf.iter_sections():
-        if not isinstance(section, RelocationSection):
-            continue
-        table = elf.get_section(section["sh_link"])
-        assert isinstance(table, SymbolTableSection)
-        for relocation in section.iter_relocations():
-            if table.get_symbol(relocation["r_info_sym"]).name == symbol:
-                yield from _around(table, section["sh_info"], relocation["r_offset"])
-
-
-def _around(table: SymbolTableSection, section: int, offset: int) -> Iterator[str]:
-    for symbol in table.iter_symbols():
-        start = symbol["st_value"]
-        if (
-            symbol["st_info"]["type"] == "STT_FUNC"
-            and symbol["st_shndx"] == section
-            and start <= offset < start + symbol["st_size"]
-        ):
-            yield symbol.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,10 +14,13 @@ from kdrv.build.checks import CheckResult, Outcome
 from kdrv.build.diagnostics import Diagnostic, Level, by_file
 from kdrv.build.result import KernelBuild
 from kdrv.core.show import duration
-from kdrv.testing.demo import Demo
-from kdrv.testing.run import TestRun
-from kdrv.testing.smoke import Smoke
-from kdrv.testing.worlds import Simulated
+
+if TYPE_CHECKING:
+    # A build is shown without waiting for pytest and QEMU's parts to be imported.
+    from kdrv.testing.demo import Demo
+    from kdrv.testing.run import TestRun
+    from kdrv.testing.smoke import Smoke
+    from kdrv.testing.worlds import Simulated
 
 GREEN = "green"
 RED = "red"

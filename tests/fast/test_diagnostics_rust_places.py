@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from kdrv.build.callers import callers
 from kdrv.build.diagnostics import parse
-from kdrv.build.diagnostics.rust_places import callers, demangled, placed
+from kdrv.build.diagnostics.rust_places import demangled, placed
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.core.process import Command

@@ -12,14 +12,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.relocation import RelocationSection
-from elftools.elf.sections import SymbolTableSection
-
 from kdrv.build.diagnostics.record import Diagnostic
 from kdrv.core.context import Context
-from kdrv.core.errors import KdrvError, UsageError
+from kdrv.core.errors import KdrvError
 from kdrv.core.process import Command
 from kdrv.toolchain.base import Toolchain
 
@@ -28,41 +23,6 @@ _EXPLAINED = (
     "a build_assert! or build_error! could not be proven at compile time: make the value it checks"
     " known to the compiler (a constant, or #[inline(always)] on the functions it passes through)"
 )
-
-
-def callers(object_file: Path, symbol: str) -> tuple[str, ...]:
-    """The functions of an object file that refer to ``symbol``, by their linkage names, in order.
-
-    Raises :class:`UsageError` when the file is no object file.
-    """
-    try:
-        with object_file.open("rb") as stream:
-            return tuple(dict.fromkeys(_callers(ELFFile(stream), symbol)))
-    except (OSError, ELFError) as error:
-        raise UsageError(
-            f"cannot read {object_file}: {error}",
-            expected="an object file that the kernel build made",
-        ) from error
-
-
-def _callers(elf: ELFFile, symbol: str) -> Iterable[str]:
-    symbols = elf.get_section_by_name(".symtab")
-    if not isinstance(symbols, SymbolTableSection):
-        return
-    functions = [s for s in symbols.iter_symbols() if s["st_info"]["type"] == "STT_FUNC"]
-    for section in elf.iter_sections():
-        if not isinstance(section, RelocationSection):
-            continue
-        code = section["sh_info"]
-        for relocation in section.iter_relocations():
-            if symbols.get_symbol(relocation["r_info_sym"]).name != symbol:
-                continue
-            offset = relocation["r_offset"]
-            for function in functions:
-                start = function["st_value"]
-                inside = start <= offset < start + max(function["st_size"], 1)
-                if function["st_shndx"] == code and inside:
-                    yield function.name
 
 
 def demangled(ctx: Context, toolchain: Toolchain, names: Iterable[str]) -> tuple[str, ...]:
@@ -97,6 +57,9 @@ def _placed(ctx: Context, toolchain: Toolchain, diagnostic: Diagnostic, output: 
     object_file = (output / diagnostic.file).with_suffix(".o")
     if not object_file.exists():
         return diagnostic
+    # Rarely needed, and slow to import.
+    from kdrv.build.callers import callers
+
     functions = demangled(ctx, toolchain, callers(object_file, BUILD_ERROR))
     if not functions:
         return diagnostic
