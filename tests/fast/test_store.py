@@ -107,6 +107,18 @@ def test_a_damaged_manifest_counts_as_missing(ctx: Context) -> None:
     assert Store(ctx).find("kernel", "k") is None
 
 
+def test_entries_beneath_are_used_and_never_written(ctx: Context, tmp_path: Path) -> None:
+    below = Store(ctx).get("kernel", "k", lambda data: {"version": "7.3"})
+    manifest = below.path / MANIFEST
+    os.utime(manifest, (1.0, 1.0))
+    upper = Store(Context(cache=tmp_path / "upper", beneath=ctx.cache))
+    assert upper.get("kernel", "k", lambda data: {}) == below
+    assert manifest.stat().st_mtime == 1.0
+    made = upper.get("kernel", "other", lambda data: {})
+    assert made.path.is_relative_to(tmp_path / "upper")
+    assert Store(ctx).find("kernel", "other") is None
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match="cannot write the cache"):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from kdrv.core.errors import SetupError
 from kdrv.core.store import MANIFEST
 from kdrv.toolchain import debian
 from kdrv.toolchain.base import Bind
-from kdrv.toolchain.sandbox import sandboxed
+from kdrv.toolchain.sandbox import NOBODY, python_sandboxed, sandboxed
 
 from .conftest import FakeRunner
 
@@ -129,3 +131,45 @@ def test_a_real_sandbox_keeps_its_promises(tmp_path: Path) -> None:
         command.argv, capture_output=True, text=True, env={"SECRET": "1", "PATH": "/usr/bin:/bin"}
     )
     assert done.stdout.split() == ["output", "0"], done.stderr
+
+
+@pytest.mark.skipif(
+    subprocess.run(["sh", "-c", "bwrap --ro-bind / / true"], capture_output=True).returncode != 0,
+    reason="no bubblewrap, or no user namespaces here",
+)
+def test_python_of_strangers_sees_itself_and_can_make_sandboxes(tmp_path: Path) -> None:
+    shown, hidden, out = tmp_path / "shown", tmp_path / "hidden", tmp_path / "out"
+    for folder in (shown, hidden, out):
+        folder.mkdir()
+        (folder / "file").write_text("text")
+    if os.geteuid() == 0:
+        os.chown(out, NOBODY, NOBODY)
+    program = f"""
+import os, socket, subprocess
+from pathlib import Path
+import kdrv
+from kdrv.toolchain.base import Bind
+from kdrv.toolchain.sandbox import NOBODY, python_sandboxed, sandboxed
+
+assert Path("{shown}/file").read_text() == "text"
+assert not Path("{hidden}").exists()
+assert [name for _, name in socket.if_nameindex()] == ["lo"]
+assert "SECRET" not in os.environ
+for place in ("{shown}/file", "/x", "/usr/x", "/etc/passwd", "/proc/sys/kernel/core_pattern"):
+    try:
+        Path(place).write_text("x")
+    except OSError:
+        continue
+    raise AssertionError(place)
+Path("{out}/made").write_text("made")
+binds = [Bind(Path("{shown}"), "/run/shown")]
+inner = sandboxed(["cat", "/run/shown/file", "/proc/self/comm"], root=Path("/"), binds=binds)
+print(subprocess.run(inner.argv, capture_output=True, text=True, check=True).stdout)
+"""
+    argv = [sys.executable, "-c", program]
+    command = python_sandboxed(argv, shown=[shown], writable=out, env={})
+    done = subprocess.run(
+        command.argv, capture_output=True, text=True, env={"SECRET": "1", "PATH": "/usr/bin:/bin"}
+    )
+    assert done.stdout.split() == ["textcat"], done.stderr
+    assert (out / "made").read_text() == "made"

@@ -58,6 +58,10 @@ class Shimmed:
     def versions(self) -> Mapping[str, str]:
         return self.real.versions
 
+    @property
+    def path(self) -> str:
+        return self.real.path
+
     def command(
         self,
         argv: Sequence[str],
