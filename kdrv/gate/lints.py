@@ -46,7 +46,8 @@ def lint(
     make = Make(walk.tree(place.commit), walk.lane, toolchain, walk.build)
     said: dict[Tool, tuple[Diagnostic, ...]] = {}
     missing = []
-    with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
+    label = f"linting at {place.label}"
+    with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch, ctx.events.step(label):
         for tool in Tool:
             lints = Lints(ctx, make, Path(scratch, "out"), tool)
             if not lints.available:
