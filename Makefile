@@ -9,7 +9,7 @@ demo: $(VENV)/kdrv
 	$(BIN)/kdrv demo
 
 test: lint fast
-	$(BIN)/python -m pytest tests/real
+	$(BIN)/python -m pytest tests/real -n 2 --dist loadfile --no-loadscope-reorder
 
 fast: $(VENV)/dev
 	$(BIN)/python -m pytest -q tests/fast
