@@ -27,7 +27,8 @@ QUIETABLE = frozenset(
         FaultKind.ALLOC_FAIL_NTH,
     }
 )
-"""Faults that do not keep a driver from telling its device to stop."""
+"""Faults that do not keep a driver from telling its device to stop. With others the device is deaf,
+or the driver believes it gone, and nobody could quiet it."""
 FOREVER = 1 << 63
 SPACE_OFF = "memory space is off"
 """What a PCI model notes at an access that it does not answer."""
@@ -154,6 +155,7 @@ def _stays_off(history: History) -> bool:
 
 def _quiet_when_gone(history: History) -> Iterable[Violation]:
     fired = {fault.kind for fault in history.fired}
+    quietable = fired <= QUIETABLE
     absent = _absences(history.moments)
     probing = [(m.began, m.ended) for m in history.moments if m.does in PROBING]
     for record in history.trace if absent else ():
@@ -164,7 +166,8 @@ def _quiet_when_gone(history: History) -> Iterable[Violation]:
             place = f"mmio:{record.bar}+{record.offset:#x}"
             yield Violation("quiet-when-gone", words, place, at=record.at)
             return
-        blocked = isinstance(record, Note) and record.event == "dma blocked"
+        # It may try, where its driver could not quiet it; to be blocked is all that can be asked.
+        blocked = isinstance(record, Note) and record.event == "dma blocked" and quietable
         if (blocked or isinstance(record, DmaAccess)) and not fired & LATE_DMA:
             words = f"the device still uses memory after it was unbound: {record.words()}"
             yield Violation("quiet-when-gone", words, "dma", at=record.at)
@@ -179,7 +182,6 @@ def _own_memory(history: History) -> Iterable[Violation]:
 
 
 def _quiesced(history: History) -> Iterable[Violation]:
-    """Where faults made the device deaf or the driver believe it gone, nobody could quiet it."""
     if {fault.kind for fault in history.fired} - QUIETABLE:
         return
     probing = [(m.began, m.ended) for m in history.moments if m.does in PROBING]

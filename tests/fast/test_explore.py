@@ -236,6 +236,14 @@ def test_dma_after_unbinding_is_seen_unless_a_fault_did_it() -> None:
     assert broken(history(UNBOUND, trace=(blocked,), fired=ours)) == []
 
 
+def test_a_device_that_could_not_be_quieted_may_try_dma_but_not_do_it() -> None:
+    gone = (Fired(1, "edu", FaultKind.REG_ALL_ONES, "", 0, 0),)
+    blocked = Note(5_000, "edu", "dma blocked", ())
+    assert broken(history(UNBOUND, trace=(blocked,), fired=gone)) == []
+    done = DmaAccess(5_000, "edu", True, 0x1000, b"data")
+    assert broken(history(UNBOUND, trace=(done,), fired=gone)) == ["quiet-when-gone"]
+
+
 def test_an_answer_made_of_bad_data_is_not_the_drivers_fault() -> None:
     wrong = moment(outcome=Outcome.WRONG, words="1 is not 2", at=1_000)
     late, early = ((Fired(at, "edu", FaultKind.DMA_CORRUPT, "", 0, 0),) for at in (5_000, 500))
