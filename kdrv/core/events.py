@@ -7,6 +7,7 @@ The core emits; it never knows who listens. Progress bars, plain logs and JSON l
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,13 +80,23 @@ class Step:
         self._events.emit(Progressed(self.number, done, total, doing, time.monotonic()))
 
 
+class _Here(threading.local):
+    """The steps that the present thread is in, the innermost last."""
+
+    def __init__(self) -> None:
+        self.open: list[int] = []
+
+
 class Events:
-    """The stream: emit on one side, subscribe on the other."""
+    """The stream: emit on one side, subscribe on the other.
+
+    Threads share one; each has steps of its own, and listeners are called in the thread that emits.
+    """
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
         self._numbers = itertools.count(1)
-        self._open: list[int] = []
+        self._here = _Here()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Add a listener; the returned function takes it away again."""
@@ -105,15 +116,16 @@ class Events:
     def step(self, label: str) -> Iterator[Step]:
         """Bracket a piece of work with :class:`Started` and :class:`Finished`."""
         number = next(self._numbers)
-        parent = self._open[-1] if self._open else 0
+        within = self._here.open
+        parent = within[-1] if within else 0
         began = time.monotonic()
-        self._open.append(number)
+        within.append(number)
         self.emit(Started(number, parent, label, began))
         ok = False
         try:
             yield Step(self, number)
             ok = True
         finally:
-            self._open.remove(number)
+            within.remove(number)
             now = time.monotonic()
             self.emit(Finished(number, label, ok, now - began, now))

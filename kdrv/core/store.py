@@ -8,7 +8,9 @@ was interrupted, and the next maker decides whether to go on from ``data/`` or t
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -178,7 +180,7 @@ class Store:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a directory that may hold read-only directories, its manifest first."""
+    """Delete a directory that may hold read-only directories, and deep ones, its manifest first."""
     (path / MANIFEST).unlink(missing_ok=True)
     if not path.exists():
         return
@@ -187,7 +189,25 @@ def remove_tree(path: Path) -> None:
         Path(name).parent.chmod(0o700)
         function(name)
 
-    shutil.rmtree(path, onerror=unlock)
+    try:
+        shutil.rmtree(path, onerror=unlock)
+    except (RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+            raise
+        _flatten(path)
+        shutil.rmtree(path, onerror=unlock)
+
+
+def _flatten(path: Path) -> None:
+    """Bring every folder below ``path`` up to it: a build may nest them too deep to be reached."""
+    numbers = itertools.count()
+    waiting = [Path(entry) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+    while waiting:
+        folder = waiting.pop()
+        folder.chmod(0o700)
+        for entry in tuple(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry).rename(path / f".kdrv-{next(numbers)}"))
 
 
 def _read(path: Path) -> Entry | None:

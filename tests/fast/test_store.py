@@ -11,7 +11,7 @@ import pytest
 
 from kdrv.core.context import Context
 from kdrv.core.errors import SetupError
-from kdrv.core.store import MANIFEST, Store, digest, write_atomic
+from kdrv.core.store import MANIFEST, Store, digest, remove_tree, write_atomic
 from kdrv.core.usage import prune, survey
 
 
@@ -152,3 +152,18 @@ def test_survey_and_prune(ctx: Context) -> None:
     assert {item.path.name for item in prune(ctx, days=30)} == {"old", "broken"}
     assert {item.path.name for item in survey(ctx).items} == {"new", "tree"}
     assert len(prune(ctx, keep=0)) == 2
+
+
+def test_folders_nested_as_deep_as_nobody_can_name_are_removed(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("nested", dir_fd=here)
+        inner = os.open("nested", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    remove_tree(top)
+    assert not top.exists()
