@@ -76,25 +76,29 @@ def try_driver(
     walk.have(place)
     tree = walk.tree(place.commit)
     trials = []
+    arches = {QEMU: walk.lane.arch, SIM: Arch.UM}
     for world in WORLDS:
+        if world == QEMU and walk.lane.arch is Arch.UM:
+            continue
         key = digest(this_code(), place.tree, folder, world, walk.lane.identity, toolchain.identity)
         trial = walk.results.get(key, Trial)
         if trial:
             trial = replace(trial, reused=True)
         else:
-            seed = walk.build if world == QEMU else None
-            trial = _tried(ctx, Workbench(tree, toolchain, seed), folder, world)
+            seed = walk.build if walk.lane.arch is arches[world] else None
+            bench = Workbench(tree, toolchain, seed)
+            trial = _tried(ctx, bench, folder, world, arches[world])
             walk.results.put(key, trial)
         trials.append(trial)
     return tuple(trials)
 
 
-def _tried(ctx: Context, bench: Workbench, folder: str, world: str) -> Trial:
+def _tried(ctx: Context, bench: Workbench, folder: str, world: str, arch: Arch) -> Trial:
     began = time.monotonic()
     with ctx.events.step(f"trying {folder} in {world}"):
         try:
             project = _project(bench.tree.path, folder)
-            built = _built(ctx, bench, project, world)
+            built = _built(ctx, bench, project, world, arch)
             told = _told(ctx, Task(project.root, world, bench, built, ctx.cache))
         except _Refused as refused:
             told = Told(refused=refused.message)
@@ -120,9 +124,8 @@ def _project(tree: Path, folder: str) -> Project:
     return project
 
 
-def _built(ctx: Context, bench: Workbench, project: Project, world: str) -> LaneBuild:
+def _built(ctx: Context, bench: Workbench, project: Project, world: str, arch: Arch) -> LaneBuild:
     """The driver with the Rust lane's kernel, which can load both kinds."""
-    arch = Arch.UM if world == SIM else Arch.X86_64
     request = BuildRequest(
         kernel=str(bench.tree.path),
         toolchain=bench.toolchain.name,
