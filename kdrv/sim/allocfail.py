@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from kdrv.core.errors import UsageError
 from kdrv.guest import bodies
+from kdrv.guest.around import Around
 from kdrv.guest.bodies import Fill, In, Outcome, Result, Step, StepFlag
 from kdrv.guest.link import Pending
 from kdrv.guest.operations import Operations
@@ -75,7 +76,7 @@ def failing(session: Session, nth: int) -> FailingCalls:
     return FailingCalls(session.begin, nth)
 
 
-class FailingCalls(Operations):
+class FailingCalls(Around):
     """System calls of a session of which an allocation fails.
 
     ``fired`` says whether one of them made so many allocations, or has not come back to tell;
@@ -85,8 +86,7 @@ class FailingCalls(Operations):
     """
 
     def __init__(self, plain: Operations, nth: int) -> None:
-        super().__init__(plain.link, plain.session, plain._abi, plain.patience)
-        self._plain = plain
+        super().__init__(plain)
         self._nth = nth
         self.made = 0
         self._open = 0
@@ -95,16 +95,6 @@ class FailingCalls(Operations):
     @property
     def fired(self) -> bool:  # noqa: D102 - see the class
         return bool(self._open) or not self._spared
-
-    def _start(
-        self,
-        what: str,
-        kind: Kind,
-        body: bytes,
-        decode: Callable[[bytes], T],
-        extra_seconds: float = 0.0,
-    ) -> Pending[T]:
-        return self._plain._start(what, kind, body, decode, extra_seconds)
 
     def calls(
         self,

@@ -10,12 +10,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from kdrv.guest.around import Around
 from kdrv.guest.bodies import Outcome, Step
 from kdrv.guest.link import Pending
 from kdrv.guest.operations import Operations
 from kdrv.guest.session import Session
 from kdrv.guest.values import GuestPath
-from kdrv.guest.wire import Kind
 from kdrv.sim import allocfail
 from kdrv.sim.allocfail import FailingCalls
 from kdrv.sim.faults import FACTS, Drawn, FaultKind, Side
@@ -131,24 +131,13 @@ class Scarcity:
             scarce.end()
 
 
-class ScarceCalls(Operations):
+class ScarceCalls(Around):
     """A session's calls; memory runs out in some of them, until :meth:`end`."""
 
     def __init__(self, plain: Operations, scarcity: Scarcity) -> None:
-        super().__init__(plain.link, plain.session, plain._abi, plain.patience)
-        self._plain = plain
+        super().__init__(plain)
         self._scarcity: Scarcity | None = scarcity
         self._drawn: list[Shortage] = []
-
-    def _start(
-        self,
-        what: str,
-        kind: Kind,
-        body: bytes,
-        decode: Callable[[bytes], T],
-        extra_seconds: float = 0.0,
-    ) -> Pending[T]:
-        return self._plain._start(what, kind, body, decode, extra_seconds)
 
     def calls(
         self,
