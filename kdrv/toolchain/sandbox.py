@@ -10,6 +10,7 @@ that the kernel runs for a core dump (/proc/sys/kernel/core_pattern) is one of t
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -68,9 +69,15 @@ def sandboxed(
         words += ["--setenv", name, value]
     words += ["--chdir", cwd, "--", *argv]
     writable = tuple(bind.source for bind in binds if bind.writable)
-    # The first process in there is bwrap itself, and everyone can read what environment it has.
-    outer = {"PATH": os.environ.get("PATH", os.defpath)}
-    return Command(tuple(words), env=outer, clean=True, inside=Inside(tuple(argv), writable))
+    return Command(tuple(words), env=_outer(), clean=True, inside=Inside(tuple(argv), writable))
+
+
+def _outer() -> dict[str, str]:
+    """The environment of bwrap itself: everyone inside can read it, and the user's PATH tells of
+    the user."""
+    program = shutil.which("bwrap")
+    places = [str(Path(program).parent)] if program else []
+    return {"PATH": ":".join(dict.fromkeys((*places, *os.defpath.split(":"))))}
 
 
 NOBODY = 65534
@@ -103,7 +110,7 @@ def python_sandboxed(
     places = [*map(Path, _SYSTEM), *(Path("/etc", name) for name in _SYSTEM_FILES)]
     python = [Path(sys.prefix), Path(sys.base_prefix), Path(kdrv.__file__).parent]
     places += [path for path in (*python, *shown) if not path.is_relative_to("/usr")]
-    made: set[Path] = set()
+    made = {Path(name) for name in ("/dev", "/tmp", "/run")}
     for place in (*places, writable):
         if not place.exists():
             continue
@@ -121,9 +128,8 @@ def python_sandboxed(
     for name, value in inner.items():
         words += ["--setenv", name, value]
     words += ["--chdir", str(writable), "--", *argv]
-    outer = {"PATH": os.environ.get("PATH", os.defpath)}
     inside = Inside(tuple(argv), (writable,))
-    return Command(tuple(words), env=outer, clean=True, inside=inside)
+    return Command(tuple(words), env=_outer(), clean=True, inside=inside)
 
 
 def _in_memory(rooms: Mapping[str, int], mode: str = "") -> list[str]:

@@ -27,7 +27,7 @@ distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
 pytestmark = pytest.mark.real
 
-DEADLINE = 120.0
+DEADLINE = 300.0
 TIMEOUT = """\
             if late {
                 return Err(ETIMEDOUT);
