@@ -161,6 +161,14 @@ def _told(ctx: Context, task: Task) -> Told:
         try:
             return msgspec.json.decode(read_text_inside(folder, Path(TOLD), TOLD_LIMIT), type=Told)
         except (OSError, WorkFailed, msgspec.DecodeError):
+            if done.output.startswith(("bwrap: ", "setpriv: ")):
+                raise SetupError(
+                    "this machine cannot make the sandbox in which a patch's tests run",
+                    expected="a bubblewrap (and for root, setpriv) that may make namespaces",
+                    remedy="kdrv gate --boot never, or: kdrv doctor",
+                    detail=done.tail(3),
+                    reproducer=command.shell(),
+                ) from None
             said = " / ".join(done.tail(3)) or "nothing"
             words = f"ended with status {done.status} and without a result, saying {said}"
             return Told(findings=(Finding("ended", words),))

@@ -127,7 +127,7 @@ def python_sandboxed(
     inner = {**ENVIRONMENT, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1", **env}
     for name, value in inner.items():
         words += ["--setenv", name, value]
-    words += ["--chdir", str(writable), "--", *argv]
+    words += ["--chdir", "/tmp", "--", *argv]
     inside = Inside(tuple(argv), (writable,))
     return Command(tuple(words), env=_outer(), clean=True, inside=inside)
 

@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.real, pytest.mark.late]
 NAME = "gatedemo"
 FOLDER = f"drivers/misc/{NAME}"
 NEEDED = ("Makefile", "Kbuild", "Kconfig", "drivers/misc/Kconfig", "drivers/misc/Makefile")
-NOSY = '''"""Looks around where it runs."""
+NOSY = '''# SPDX-License-Identifier: GPL-2.0
+"""Looks around where it runs."""
 
 import os
 import socket
