@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Kdrv
 
-pytestmark = [pytest.mark.real, pytest.mark.late]
+pytestmark = [pytest.mark.real, pytest.mark.late("rust-arm64")]
 
 
 @pytest.mark.parametrize("bus", ["platform", "misc"])

@@ -121,7 +121,7 @@ def test_a_platform_device_binds_and_its_registers_are_memory(
         assert guest.exists("/sys/bus/platform/devices/PRP0001:01")
 
 
-@pytest.mark.late
+@pytest.mark.late("rust-arm64")
 def test_the_arm64_machine_has_the_same_devices(
     ctx: Context, bench: Workbench, arm64_image: KernelImage
 ) -> None:

@@ -90,7 +90,7 @@ def test_a_driver_runs_on_emulated_hardware(
     assert run_tests(kdrv, "--qemu", project("pci", device=device)) == {"passed"}
 
 
-@pytest.mark.late
+@pytest.mark.late("rust-debug")
 def test_the_same_tests_on_the_debug_kernel(
     kdrv: Kdrv, project: Callable[..., Path], rust_lane: LaneBuild
 ) -> None:

@@ -33,7 +33,7 @@ from kdrv.sim.world import SimWorld
 from kdrv.testing.prepare import WATCH_DEBUG
 from tests.real.test_sim import DRIVER
 
-pytestmark = [pytest.mark.real, pytest.mark.late]
+pytestmark = [pytest.mark.real, pytest.mark.late("rust-um-debug")]
 
 PATIENCE = 120.0
 MODULES = Modules(f"/lib/{C_MODULE}.ko", f"/lib/{RUST_MODULE}.ko")

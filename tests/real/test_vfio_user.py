@@ -95,7 +95,9 @@ def _frame(guest: Guest, address: int) -> int:
     return int(entry & (1 << 55) - 1) * PAGE
 
 
-@pytest.mark.parametrize("arch", [Arch.X86_64, pytest.param(Arch.ARM64, marks=pytest.mark.late)])
+@pytest.mark.parametrize(
+    "arch", [Arch.X86_64, pytest.param(Arch.ARM64, marks=pytest.mark.late("rust-arm64"))]
+)
 def test_rings_in_guest_memory_are_served_without_any_driver(boot: Boot, arch: Arch) -> None:
     with boot(DeviceSpec("ringdev"), arch=arch) as (machine, guest):
         place = _find(guest, RingDev.identity.device)
