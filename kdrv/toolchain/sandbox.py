@@ -150,9 +150,16 @@ _SIZED = ("--size", "4096", "--tmpfs", "/tmp")
 _PROBE_DEADLINE = 20.0
 
 
-@cache
 def _can(*options: str) -> bool:
-    """Whether this machine's bwrap has the options, and can do what they ask."""
+    """Whether this machine's bwrap has the options, and can do what they ask.
+
+    Most can all that is ever asked, and are asked once.
+    """
+    return _works(*_NO_NESTING, *_NEW_PROC, *_SIZED) or _works(*options)
+
+
+@cache
+def _works(*options: str) -> bool:
     command = Command(("bwrap", "--unshare-all", *options, "--ro-bind", "/", "/", "true"))
     try:
         return LocalRunner().run(command, deadline=_PROBE_DEADLINE, check=False).ok
