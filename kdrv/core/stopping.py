@@ -39,3 +39,8 @@ def unless_stopped() -> None:
 def answer(unwanted: Callable[[], bool]) -> None:
     """Let ``unwanted`` answer :func:`stopping` in this thread from now on."""
     _here.unwanted = unwanted
+
+
+def answering() -> Callable[[], bool]:
+    """What answers in this thread, for threads of its own to :func:`answer` alike."""
+    return _here.unwanted

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdrv.build.diagnostics import Diagnostic
 from kdrv.build.make import Make
 from kdrv.core.context import Context
+from kdrv.core.stopping import answer, answering
 from kdrv.core.store import digest
 from kdrv.gate.crates import Lints, Tool
 from kdrv.gate.results import this_code
@@ -44,17 +46,23 @@ def lint(
         return known
     walk.have(place)
     make = Make(walk.tree(place.commit), walk.lane, toolchain, walk.build)
-    said: dict[Tool, tuple[Diagnostic, ...]] = {}
-    missing = []
     label = f"linting at {place.label}"
-    with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch, ctx.events.step(label):
-        for tool in Tool:
-            lints = Lints(ctx, make, Path(scratch, "out"), tool)
+    with (
+        tempfile.TemporaryDirectory(prefix="kdrv-") as scratch,
+        ctx.events.step(label),
+        # Each is one process that cannot use a second processor.
+        ThreadPoolExecutor(len(Tool), initializer=answer, initargs=(answering(),)) as pool,
+    ):
+
+        def told(tool: Tool) -> tuple[Diagnostic, ...] | None:
+            lints = Lints(ctx, make, Path(scratch, tool), tool)
             if not lints.available:
-                missing.append(tool.program)
-                continue
-            told = lints.lint(files)
-            said[tool] = tuple(one for crate in sorted(told) for one in told[crate])
-    found = Lint(said.get(Tool.CLIPPY, ()), said.get(Tool.RUSTDOC, ()), tuple(missing))
+                return None
+            said = lints.lint(files)
+            return tuple(one for crate in sorted(said) for one in said[crate])
+
+        by_tool = dict(zip(Tool, pool.map(told, Tool), strict=True))
+    missing = tuple(tool.program for tool, said in by_tool.items() if said is None)
+    found = Lint(by_tool[Tool.CLIPPY] or (), by_tool[Tool.RUSTDOC] or (), missing)
     walk.results.put(key, found)
     return found
