@@ -241,9 +241,10 @@ class _Cluster(Workers):
             self._inner.shutdown(wait=True)
         self._closing.set()
         if self._open:
-            self.stop()
+            # First what has not begun: a worker that is free takes the next job.
             for future in tuple(self._open):
                 future.cancel()
+            self.stop()
         with contextlib.suppress(Exception):
             self._inner.shutdown(wait=False)
         self._watch.join(TELL_SECONDS)
