@@ -81,6 +81,12 @@ def built_image(output: Path, arch: Arch) -> KernelImage:
     )
 
 
+def copy_build(ctx: Context, place: Path, target: Path) -> None:
+    """Copy a build directory with its files' times, by which make judges."""
+    copy = Command(("cp", "-aT", "--reflink=auto", str(place), str(target)))
+    ctx.runner.run(copy, deadline=COPY_DEADLINE)
+
+
 def _key(tree: KernelTree, lane: Lane, toolchain: Toolchain) -> str:
     return digest("kernel-1", tree.identity, lane.identity, toolchain.identity)
 
@@ -146,8 +152,7 @@ class _Builder:
 
     def _copy(self, place: Path, data: Path, what: str) -> None:
         with self.ctx.events.step(f"starting from {what}"):
-            copy = Command(("cp", "-aT", "--reflink=auto", str(place), str(data)))
-            self.ctx.runner.run(copy, deadline=COPY_DEADLINE)
+            copy_build(self.ctx, place, data)
         for left in (MARKER, LOG):
             (data / left).unlink(missing_ok=True)
 

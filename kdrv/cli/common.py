@@ -88,9 +88,11 @@ def session(jobs: int | None = None, quiet: bool = False) -> Iterator[Context]:
     ctx = Context(jobs=jobs) if jobs else Context()
     with contextlib.ExitStack() as stack:
         if not quiet:
-            from kdrv.report.progress import watch
-
-            stack.enter_context(watch(ctx.events, live=sys.stderr.isatty()))
+            if sys.stderr.isatty():
+                from kdrv.report.live import watch
+            else:
+                from kdrv.report.progress import watch
+            stack.enter_context(watch(ctx.events))
         yield ctx
 
 

@@ -192,7 +192,7 @@ def remove_tree(path: Path) -> None:
     try:
         shutil.rmtree(path, onerror=unlock)
     except (RecursionError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+        if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EMFILE):
             raise
         _flatten(path)
         shutil.rmtree(path, onerror=unlock)

@@ -20,12 +20,12 @@ from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build
 from kdrv.build.lane import Language
 from kdrv.core.context import Context
 from kdrv.core.errors import DeadlineExceeded, KdrvError, SetupError, WorkFailed
-from kdrv.core.inside import inside, read_text_inside
+from kdrv.core.inside import inside, open_inside, read_text_inside
 from kdrv.core.limits import LimitExceeded
 from kdrv.core.project import FILENAME, Project, load_project
 from kdrv.core.store import digest
 from kdrv.gate.results import this_code
-from kdrv.gate.trial import TASK, TOLD, Finding, Task, Told
+from kdrv.gate.trial import SEEDS, TASK, TOLD, Finding, Task, Told
 from kdrv.gate.walk import LaneWalk, Place
 from kdrv.kernel.arch import Arch
 from kdrv.testing.prepare import SIM, require_green
@@ -33,7 +33,6 @@ from kdrv.toolchain.base import Toolchain
 from kdrv.toolchain.sandbox import NOBODY, python_sandboxed
 
 QEMU = "qemu"
-WORLDS = (QEMU, SIM)
 NEEDED = (
     *("toolchain", "foreign", "initramfs", "qemu-devices", "acpi-table", "device-tree"),
     *("sim-launcher", "sim-shim", "sim-tree"),
@@ -62,7 +61,8 @@ class Trial:
     def command(self) -> str:
         """What shows the same in a checkout of the commit."""
         if self.world == SIM:
-            return f"kdrv explore --kernel . --kernels plain --seeds 200 --jobs 1 {self.folder}"
+            limits = f"--seeds {SEEDS} --jobs 1"
+            return f"kdrv explore --kernel . --kernels plain {limits} {self.folder}"
         return f"kdrv test --qemu --kernel . {self.folder}"
 
 
@@ -76,18 +76,16 @@ def try_driver(
     walk.have(place)
     tree = walk.tree(place.commit)
     trials = []
-    arches = {QEMU: walk.lane.arch, SIM: Arch.UM}
-    for world in WORLDS:
-        if world == QEMU and walk.lane.arch is Arch.UM:
-            continue
+    here = walk.lane.arch
+    arches = {SIM: Arch.UM} if here is Arch.UM else {QEMU: here, SIM: Arch.UM}
+    for world, arch in arches.items():
         key = digest(this_code(), place.tree, folder, world, walk.lane.identity, toolchain.identity)
         trial = walk.results.get(key, Trial)
         if trial:
             trial = replace(trial, reused=True)
         else:
-            seed = walk.build if walk.lane.arch is arches[world] else None
-            bench = Workbench(tree, toolchain, seed)
-            trial = _tried(ctx, bench, folder, world, arches[world])
+            bench = Workbench(tree, toolchain, seed=walk.build if arch is here else None)
+            trial = _tried(ctx, bench, folder, world, arch)
             walk.results.put(key, trial)
         trials.append(trial)
     return tuple(trials)
@@ -117,7 +115,7 @@ class _Refused(KdrvError):
 def _project(tree: Path, folder: str) -> Project:
     """The project in a folder of the tree, that has to stay in the tree. Raises KdrvError."""
     root = inside(tree, tree / folder)
-    read_text_inside(tree, root / FILENAME, TOLD_LIMIT)
+    open_inside(tree, root / FILENAME, TOLD_LIMIT).close()
     project = load_project(root)
     if project.module_dir:
         inside(tree, project.module_dir)
@@ -153,7 +151,7 @@ def _told(ctx: Context, task: Task) -> Told:
         shown += [path.parent for path in modules[:1]]
         shown += [ctx.cache / kind for kind in NEEDED]
         argv = [sys.executable, "-m", "kdrv.gate.trial", scratch]
-        command = python_sandboxed(argv, shown=shown, writable=folder, env={})
+        command = python_sandboxed(argv, shown=shown, writable=folder)
         try:
             done = ctx.runner.run(command, deadline=TRIAL_DEADLINE, check=False)
         except (LimitExceeded, DeadlineExceeded) as error:

@@ -12,14 +12,11 @@ import shutil
 from pathlib import Path
 
 from kdrv.build.configure import CONFIG
-from kdrv.build.kernel import built_before
+from kdrv.build.kernel import built_before, copy_build
 from kdrv.build.make import Make
 from kdrv.core.context import Context
-from kdrv.core.process import Command
 from kdrv.gate.inputs import BUILD_TOOLS, Inputs
 from kdrv.kernel.source import unpacked
-
-COPY_DEADLINE = 600.0
 
 
 def warm(ctx: Context, make: Make) -> bool:
@@ -38,8 +35,7 @@ def warm(ctx: Context, make: Make) -> bool:
         return False
     with ctx.events.step(f"starting from lane {make.lane.name} of {tree.origin}"):
         shutil.rmtree(make.output)
-        copy = Command(("cp", "-aT", "--reflink=auto", str(entry.data), str(make.output)))
-        ctx.runner.run(copy, deadline=COPY_DEADLINE)
+        copy_build(ctx, entry.data, make.output)
         inputs = Inputs(make.output)
         inputs.read()
         for name in inputs.files | inputs.kconfig | _tools(tree.path):

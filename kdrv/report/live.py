@@ -24,7 +24,7 @@ from kdrv.report.progress import QUIET_SECONDS
 
 
 @contextmanager
-def watch_live(events: Events) -> Iterator[None]:
+def watch(events: Events) -> Iterator[None]:
     """Show the events on stderr, a terminal, until the block ends."""
     console = Console(stderr=True, highlight=False)
     columns = (

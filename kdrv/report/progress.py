@@ -1,4 +1,4 @@
-"""What kdrv is doing, as it does it: a live display on a terminal, plain lines elsewhere."""
+"""What kdrv is doing, as it does it, in plain lines; :mod:`kdrv.report.live` is for terminals."""
 
 from __future__ import annotations
 
@@ -14,14 +14,8 @@ QUIET_SECONDS = 0.5
 
 
 @contextmanager
-def watch(events: Events, *, live: bool) -> Iterator[None]:
-    """Show the events on stderr until the block ends."""
-    if live:
-        from kdrv.report.live import watch_live
-
-        with watch_live(events):
-            yield
-        return
+def watch(events: Events) -> Iterator[None]:
+    """Show the events on stderr as plain lines until the block ends."""
     unsubscribe = events.subscribe(_plain)
     try:
         yield

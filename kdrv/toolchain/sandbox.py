@@ -55,7 +55,7 @@ def sandboxed(
         words += _NO_NESTING
     words += ["--ro-bind", str(root), "/", "--dev", "/dev"]
     # In a container, or in a sandbox of ours, there may be no other /proc than the one it has.
-    words += [*(_NEW_PROC if _can(*_NEW_PROC) else ("--ro-bind", "/proc", "/proc"))]
+    words += _NEW_PROC if _can(*_NEW_PROC) else ("--ro-bind", "/proc", "/proc")
     # All of them together leave a quarter of the memory.
     words += _in_memory(dict.fromkeys(("/sys", *hidden), MIB))
     words += _in_memory(dict.fromkeys(("/tmp", "/run", "/dev/shm"), physical_memory() // 4))
@@ -87,9 +87,7 @@ _SYSTEM_FILES = ("alternatives", "group", "ld.so.cache", "localtime", "passwd")
 _KVM = "/dev/kvm"
 
 
-def python_sandboxed(
-    argv: Sequence[str], *, shown: Sequence[Path], writable: Path, env: Mapping[str, str]
-) -> Command:
+def python_sandboxed(argv: Sequence[str], *, shown: Sequence[Path], writable: Path) -> Command:
     """A command that runs a Python program of ours which makes sandboxes itself.
 
     It sees the system's programs, itself, what is ``shown`` (read-only, at the same paths) and
@@ -124,7 +122,7 @@ def python_sandboxed(
         words += ["--dev-bind", _KVM, _KVM]
     words += ["--remount-ro", "/dev", "--remount-ro", "/"]
     package = str(Path(kdrv.__file__).parents[1])
-    inner = {**ENVIRONMENT, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1", **env}
+    inner = {**ENVIRONMENT, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1"}
     for name, value in inner.items():
         words += ["--setenv", name, value]
     words += ["--chdir", "/tmp", "--", *argv]

@@ -167,7 +167,7 @@ inner = sandboxed(["cat", "/run/shown/file", "/proc/self/comm"], root=Path("/"),
 print(subprocess.run(inner.argv, capture_output=True, text=True, check=True).stdout)
 """
     argv = [sys.executable, "-c", program]
-    command = python_sandboxed(argv, shown=[shown], writable=out, env={})
+    command = python_sandboxed(argv, shown=[shown], writable=out)
     done = subprocess.run(
         command.argv, capture_output=True, text=True, env={"SECRET": "1", "PATH": "/usr/bin:/bin"}
     )

@@ -22,6 +22,7 @@ from kdrv.core.context import Context
 from kdrv.core.store import Store
 from kdrv.machine.contract import KernelImage
 from kdrv.scaffold.api import ScaffoldRequest, create
+from tests.real.kernel_series import Maker, base_repository
 
 # What a shell starts in the background ignores Ctrl-C, and so do its children; tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -136,3 +137,12 @@ def project(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return create(ScaffoldRequest(name, bus, directory=tmp_path, **options)).path
 
     return make
+
+
+@pytest.fixture(scope="module")
+def maker(
+    ctx: Context, bench: Workbench, rust_lane: LaneBuild, tmp_path_factory: pytest.TempPathFactory
+) -> Maker:
+    """Makes patch series on the kernel of the package, with a warm Rust lane."""
+    base = base_repository(ctx, bench.tree)
+    return Maker(base, tmp_path_factory.mktemp("gate") / "index")

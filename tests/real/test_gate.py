@@ -12,22 +12,12 @@ from typing import Any
 
 import pytest
 
-from kdrv.build.api import LaneBuild, Workbench
-from kdrv.core.context import Context
 from tests.real import kernel_series as made
 from tests.real.conftest import Kdrv, Said
 
 pytestmark = pytest.mark.real
 
 Judged = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def maker(
-    ctx: Context, bench: Workbench, rust_lane: LaneBuild, tmp_path_factory: pytest.TempPathFactory
-) -> made.Maker:
-    base = made.base_repository(ctx, bench.tree)
-    return made.Maker(base, tmp_path_factory.mktemp("gate") / "index")
 
 
 def judge(kdrv: Kdrv, maker: made.Maker, source: str, *words: str | Path) -> tuple[Said, Judged]:

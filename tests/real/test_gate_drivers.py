@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from kdrv.build.api import LaneBuild, Workbench
-from kdrv.core.context import Context
+from kdrv.build.api import Workbench
 from tests.real import kernel_series as made
 from tests.real.conftest import Kdrv
 
@@ -53,16 +52,6 @@ def test_nothing_but_its_own_place_can_be_written(driver):
     assert all(refused(place) for place in places)
     assert os.getuid() != 0
 '''
-
-Judged = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def maker(
-    ctx: Context, bench: Workbench, rust_lane: LaneBuild, tmp_path_factory: pytest.TempPathFactory
-) -> made.Maker:
-    base = made.base_repository(ctx, bench.tree)
-    return made.Maker(base, tmp_path_factory.mktemp("gate") / "index")
 
 
 @pytest.fixture(scope="module")
