@@ -7,27 +7,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import SymbolTableSection
 
-from kdrv.core.errors import UsageError
+from kdrv.core.inside import open_inside, understood
+
+LIMIT = 256 << 20
 
 
 def callers(object_file: Path, symbol: str) -> tuple[str, ...]:
     """The functions of an object file that refer to ``symbol``, by their linkage names, in order.
 
-    Raises :class:`UsageError` when the file is no object file.
+    Raises :class:`UntrustedFile` when the file is no object file.
     """
-    try:
-        with object_file.open("rb") as stream:
-            return tuple(dict.fromkeys(_callers(ELFFile(stream), symbol)))
-    except (OSError, ELFError) as error:
-        raise UsageError(
-            f"cannot read {object_file}: {error}",
-            expected="an object file that the kernel build made",
-        ) from error
+    with (
+        understood(object_file.name),
+        open_inside(object_file.parent, object_file, LIMIT) as stream,
+    ):
+        return tuple(dict.fromkeys(_callers(ELFFile(stream), symbol)))
 
 
 def _callers(elf: ELFFile, symbol: str) -> Iterable[str]:

@@ -20,12 +20,15 @@ from kdrv.build.diagnostics import Diagnostic
 from kdrv.build.make import Make
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
+from kdrv.core.inside import read_text_inside, understood
 from kdrv.core.process import Command, Completed
 from kdrv.kernel.tree import FIRST_MODULE_OUTPUT
 from kdrv.toolchain.base import MODULE, MODULE_OUTPUT, OUTPUT, SOURCE, Bind, Toolchain
 from kdrv.toolchain.requirements import at_least
 
 LOG = "kdrv-check.log"
+RECORD_LIMIT = 4 << 20
+"""Bytes of a .cmd file; kbuild's longest, the bindings', have a hundredth of it."""
 DEADLINE = 900.0
 
 PROGRAMS = ("rustfmt", "clippy-driver", "rustdoc", "sparse", "perl", "python3")
@@ -202,8 +205,11 @@ class Bench:
     def crates(self) -> tuple[Crate, ...]:
         """The Rust crates that compiled in :attr:`build`."""
         _ = self.build
-        saved = (Crate.saved(path.read_text()) for path in sorted(self.output.rglob(".*.o.cmd")))
-        return tuple(crate for crate in saved if crate)
+        found = []
+        for path in sorted(self.output.rglob(".*.o.cmd")):
+            with understood(path.name):
+                found.append(Crate.saved(read_text_inside(self.output, path, RECORD_LIMIT)))
+        return tuple(crate for crate in found if crate)
 
     def rustdoc(self, crate: Crate) -> Completed:
         """Run rustdoc over a crate with the flags it was compiled with (rust/Makefile)."""

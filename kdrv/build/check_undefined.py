@@ -10,10 +10,9 @@ import contextlib
 import re
 from pathlib import Path
 
-from kdrv.core.errors import UsageError
+from kdrv.core.inside import UntrustedFile
 
 UNDEFINED = re.compile(r"symbol '(?P<symbol>[^']+)' undefined")
-BUILD_ERROR = "rust_build_error"
 BUILD_ERROR_MEANS = (
     "a build_assert!, build_error! or a checked constant offset whose condition the compiler cannot"
     " prove at compile time; use the try_ form, or #[inline(always)] so that constants arrive"
@@ -29,6 +28,6 @@ def users(objects: Path, symbol: str) -> tuple[str, ...]:
 
     found: dict[str, None] = {}
     for path in sorted(objects.rglob("*.o")):
-        with contextlib.suppress(UsageError):
+        with contextlib.suppress(UntrustedFile):
             found.update(dict.fromkeys(callers(path, symbol)))
     return tuple(found)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from kdrv.build import check_parse
 from kdrv.build.check_bench import Bench, Driver
-from kdrv.build.check_undefined import BUILD_ERROR, BUILD_ERROR_MEANS, UNDEFINED, users
+from kdrv.build.check_undefined import BUILD_ERROR_MEANS, UNDEFINED, users
 from kdrv.build.diagnostics import Diagnostic, Level, parse
+from kdrv.build.diagnostics.rust_places import BUILD_ERROR
 from kdrv.build.lane import Language
 from kdrv.build.make import Make
 from kdrv.core.context import Context

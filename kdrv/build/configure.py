@@ -18,12 +18,16 @@ CONFIG_INPUTS = "include/config/auto.conf.cmd"
 CONFIG_DEADLINE = 900.0
 
 
+class Unconfigurable(UsageError):
+    """The tree's Kconfig refuses to make any configuration for a lane."""
+
+
 def configure(ctx: Context, make: Make, jobs: int) -> None:
     """Have ``.config`` say what the lane asks for, as far as the tree's Kconfig allows.
 
     Does nothing when the same was asked before and nobody touched .config since. What Kconfig
-    refused is found by comparing afterwards (``kdrv.build.explain``). Raises :class:`UsageError`
-    when the tree has no such configuration, with make's own words.
+    refused is found by comparing afterwards (``kdrv.build.explain``). Raises
+    :class:`Unconfigurable` when the tree has no such configuration, with make's own words.
     """
     config = make.output / CONFIG
     stamp = make.output / STAMP
@@ -48,7 +52,7 @@ def configure(ctx: Context, make: Make, jobs: int) -> None:
             try:
                 ctx.runner.run(command, deadline=CONFIG_DEADLINE)
             except CommandFailed as error:
-                raise UsageError(
+                raise Unconfigurable(
                     f"Linux {make.tree.version} cannot be configured for {lane.arch}",
                     expected=f"a tree whose Kconfig works with {make.toolchain.name}'s tools",
                     detail=error.detail,

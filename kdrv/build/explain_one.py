@@ -208,7 +208,8 @@ def _elsewhere(tree: Path, symbol: str) -> str:
     pattern = re.compile(rf"^(?:menu)?config\s+{re.escape(symbol)}\s*$", re.M)
     for folder in ("arch", "drivers"):
         for file in sorted((tree / folder).rglob("Kconfig*")):
-            text = file.read_text(errors="replace") if file.is_file() else ""
+            plain = file.is_file() and not file.is_symlink()
+            text = file.read_text(errors="replace") if plain else ""
             if found := pattern.search(text):
                 line = text.count("\n", 0, found.start()) + 1
                 return f"{file.relative_to(tree)}:{line}"

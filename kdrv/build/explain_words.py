@@ -45,13 +45,15 @@ class ToolFact:
     remedy: str
 
 
+_LLVM = "build a lane that clang and lld make: --debug, or --arch arm64"
+_GNU = "build a lane that gcc and GNU ld make: without --debug and --arch arm64"
 TOOLCHAIN: Mapping[str, ToolFact] = {
-    "CC_IS_CLANG": ToolFact("the compiler is not clang", "build with clang (LLVM=1)"),
-    "CC_IS_GCC": ToolFact("the compiler is not gcc", "build with gcc (without LLVM=1)"),
-    "LD_IS_LLD": ToolFact("the linker is not lld", "link with lld (LLVM=1)"),
-    "LD_IS_BFD": ToolFact("the linker is not GNU ld", "link with GNU ld (without LLVM=1)"),
-    "AS_IS_LLVM": ToolFact("the assembler is not clang's", "build with clang (LLVM=1)"),
-    "AS_IS_GNU": ToolFact("the assembler is not GNU as", "build with gcc (without LLVM=1)"),
+    "CC_IS_CLANG": ToolFact("the compiler is not clang", _LLVM),
+    "CC_IS_GCC": ToolFact("the compiler is not gcc", _GNU),
+    "LD_IS_LLD": ToolFact("the linker is not lld", _LLVM),
+    "LD_IS_BFD": ToolFact("the linker is not GNU ld", _GNU),
+    "AS_IS_LLVM": ToolFact("the assembler is not clang's", _LLVM),
+    "AS_IS_GNU": ToolFact("the assembler is not GNU as", _GNU),
 }
 """Symbols that no setting turns on."""
 
@@ -75,7 +77,7 @@ _CHECKS = (
     ),
     (
         re.compile(r"^\$\(cc-option,\s*(?P<what>.*)\)$"),
-        "use a compiler that knows {what} (LLVM=1 builds with clang)",
+        "use a compiler that knows {what} (--debug has clang)",
     ),
     (re.compile(r"^\$\(ld-option,\s*(?P<what>.*)\)$"), "use a linker that knows {what}"),
     (re.compile(r"^\$\(rustc-option,\s*(?P<what>.*)\)$"), "use a rustc that knows {what}"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdrv.core.errors import UsageError
+from kdrv.core.inside import inside, read_text_inside
+
+ORDER_LIMIT = 4 << 20
 
 
 def symbol_line(symbol: str, *, builtin: bool) -> str:
@@ -12,18 +15,32 @@ def symbol_line(symbol: str, *, builtin: bool) -> str:
     return f"CONFIG_{symbol.removeprefix('CONFIG_')}={'y' if builtin else 'm'}"
 
 
+def modules_order(build: Path, limit: int) -> list[str]:
+    """The objects of the modules that make built, in its order; none where it built none.
+
+    Raises as :func:`kdrv.core.inside.read_text_inside` does, for a file above ``limit`` bytes too.
+    """
+    try:
+        return read_text_inside(build, Path("modules.order"), limit).split()
+    except FileNotFoundError:
+        return []
+
+
 def built_module(build: Path, name: str) -> Path:
     """The .ko of a module by its name in /proc/modules, from the build's ``modules.order``.
 
-    Raises :class:`UsageError` when the configuration builds no such module.
+    Raises :class:`UsageError` when the configuration builds no such module, and as
+    :func:`kdrv.core.inside.inside` does.
     """
-    order = (build / "modules.order").read_text().split()
+    order = modules_order(build, ORDER_LIMIT)
     modules = {Path(path).stem.replace("-", "_"): path for path in order}
     found = modules.get(name.replace("-", "_"))
     if found is None:
         raise UsageError(
             f"the kernel's configuration builds no module named {name}",
             expected=f"one of: {', '.join(sorted(modules)) or 'none'}",
-            remedy="add its CONFIG_ line to [kernel] config in kdrv.toml",
+            remedy="add its CONFIG_ line to [kernel] config of kdrv.toml, or with --fragment FILE",
         )
-    return (build / found).with_suffix(".ko")
+    module = (build / found).with_suffix(".ko")
+    inside(build, module)
+    return module

@@ -83,10 +83,10 @@ class Lane:
 
     @property
     def identity(self) -> str:
-        """A digest: lanes with the same one ask for the same configuration, in whatever words."""
+        """A digest: lanes with the same one make the same kernel of a tree, in whatever words."""
         base = self.base if isinstance(self.base, str) else self.base.text
         wanted = sorted((one.symbol, one.value) for one in self.settings.values())
-        return digest(self.arch, self.llvm, base, wanted)
+        return digest(self.make_variables(), base, wanted)
 
     def make_variables(self) -> tuple[str, ...]:
         """What the lane adds to every make command line."""

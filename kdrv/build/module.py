@@ -8,11 +8,13 @@ from pathlib import Path
 from kdrv.build.diagnostics import parse
 from kdrv.build.diagnostics.rust_places import placed
 from kdrv.build.interrupted import guarded
+from kdrv.build.intree import modules_order
 from kdrv.build.lane import Lane
 from kdrv.build.make import Heard, Make, run
 from kdrv.build.result import ModuleBuild
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
+from kdrv.core.inside import understood
 from kdrv.core.process import Command
 from kdrv.core.store import Store, digest
 from kdrv.kernel.tree import FIRST_MODULE_OUTPUT, KernelTree
@@ -21,6 +23,7 @@ from kdrv.toolchain.base import MODULE, MODULE_OUTPUT, SOURCE, Bind, Toolchain
 
 KIND = "module"
 LOG = "kdrv-make.log"
+ORDER_LIMIT = 1 << 20
 
 
 def require_module(directory: Path) -> Path:
@@ -84,9 +87,10 @@ def build_module(
             label = f"building {directory.name} for lane {lane.name}"
             with ctx.events.step(label) as step:
                 done = run(ctx, command_line, Heard(step), output / LOG)
-        modules = () if not done.ok else (output / only,) if only else _modules(output)
         said = parse(done.output.splitlines(), lane=lane.name)
-        said = placed(ctx, toolchain, said, output)
+        with understood(f"what the makefiles of {directory.name} left"):
+            modules = () if not done.ok else (output / only,) if only else _modules(output)
+            said = placed(ctx, toolchain, said, output)
     return ModuleBuild(
         directory=directory,
         lane=lane.name,
@@ -107,6 +111,5 @@ def module_place(directory: Path, tree: KernelTree) -> str:
 
 def _modules(output: Path) -> tuple[Path, ...]:
     """The .ko files make listed, in their order; stale ones of earlier builds are not listed."""
-    order = output / "modules.order"
-    names = order.read_text().split() if order.exists() else []
-    return tuple(output / Path(name).with_suffix(".ko").name for name in names)
+    order = modules_order(output, ORDER_LIMIT)
+    return tuple(output / Path(name).with_suffix(".ko").name for name in order)

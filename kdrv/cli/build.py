@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from kdrv.cli.common import (
+    file_option,
     jobs_option,
     json_option,
     kernel_option,
@@ -15,6 +16,7 @@ from kdrv.cli.common import (
     print_json,
     session,
     toolchain_option,
+    write_file,
 )
 from kdrv.core.errors import EXIT_FAILED, UsageError
 
@@ -27,7 +29,7 @@ from kdrv.core.errors import EXIT_FAILED, UsageError
 @toolchain_option
 @lane_options
 @click.option("--check", is_flag=True, help="Also check the code: rustfmt, clippy, checkpatch, …")
-@click.option("--sarif", metavar="FILE", help="Write all diagnostics as SARIF 2.1.0.")
+@file_option("--sarif", "Write all diagnostics as SARIF 2.1.0.")
 @jobs_option
 @json_option
 def build(
@@ -41,14 +43,15 @@ def build(
     fragments: tuple[str, ...],
     debug: bool,
     check: bool,
-    sarif: str | None,
+    sarif: Path | None,
     jobs: int | None,
     as_json: bool,
 ) -> None:
     """Build the C-only lane of a kernel (CONFIG_RUST=n), the Rust lane, or both.
 
-    With PATH, the directory of an external module, or of a project whose kdrv.toml names a driver,
-    the module is built against each lane. Exit code 1 when a lane is not green.
+    Without PATH the kernel alone is built. With PATH, the directory of an external module or of a
+    project, the module is built against each lane; a kdrv.toml chooses lane and kernel then, unless
+    options do. Exit code 1 when a lane is not green.
     """
     from kdrv.build.api import BuildRequest, build_and_check
     from kdrv.build.lane import Language
@@ -79,6 +82,6 @@ def build(
         from kdrv.report.sarif import sarif_text
 
         diagnostics = [d for result in results for d in result.diagnostics]
-        Path(sarif).write_text(sarif_text(diagnostics, request.module))
+        write_file(sarif, sarif_text(diagnostics, request.module))
     print_json(results) if as_json else show_builds(results)
     sys.exit(0 if all(result.ok for result in results) else EXIT_FAILED)

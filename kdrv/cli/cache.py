@@ -38,11 +38,14 @@ def list_(as_json: bool = False) -> None:
 
 @cache.command()
 @click.option("--all", "everything", is_flag=True, help="Remove every entry.")
-@click.option("--days", type=click.FloatRange(0), help="Remove what was not used for so long.")
-@click.option("--keep", type=click.IntRange(0), help="Keep only so many of each kind.")
+@click.option("--days", type=click.FloatRange(0), help="Remove what was unused for so many days.")
+@click.option("--keep", type=click.IntRange(0), help="Keep the so many last used of each kind.")
 @json_option
 def prune(everything: bool, days: float | None, keep: int | None, as_json: bool) -> None:
-    """Remove interrupted entries, and those the options name; without options, 30 days unused."""
+    """Remove interrupted entries, and those the options name; without options, 30 days unused.
+
+    Small things stay: what kdrv gate has found, and which tools were chosen for which tree.
+    """
     from kdrv.core.show import size
     from kdrv.core.usage import prune as prune_cache
 

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,21 +18,37 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from kdrv.core.context import Context
+from kdrv.core.context import Context, default_cache
 from kdrv.core.errors import EXIT_ENVIRONMENT, KdrvError, SetupError, UsageError
 from kdrv.core.show import clean
+from kdrv.core.store import write_atomic
 
 if TYPE_CHECKING:
     from kdrv.core.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_INTERRUPTED = 130
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
+"""What a disk refuses for want of room or permission."""
+GIT_REPOSITORY = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_WORK_TREE",
+)
+"""By these git tells a hook its own repository; kdrv's user names the one that is meant."""
 
 
 def run_guarded(command: click.Command) -> NoReturn:
     """Run the command line; every expected error leaves as a sentence and an exit code."""
     # A terminated kdrv cleans up like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    for name in GIT_REPOSITORY:
+        os.environ.pop(name, None)
     try:
         command.main(standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -49,27 +67,33 @@ def run_guarded(command: click.Command) -> NoReturn:
         # The reader of our output left (kdrv … | head): nothing is wrong, nobody listens.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ENVIRONMENT)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        show_error(_disk_error(error))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            show_error(_disk_error(error))
+        else:
+            traceback.print_exc()
+            click.echo(
+                "kdrv: this is a bug of kdrv itself: please report the lines above", err=True
+            )
+        # Nothing was judged: never the code that blames the user's code.
         sys.exit(EXIT_ENVIRONMENT)
     sys.exit(0)
 
 
 def _disk_error(error: OSError) -> SetupError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return SetupError(
-        f"cannot write {error.filename or 'a file'}: {error.strerror}",
-        expected="free disk space" if full else "permission to write there",
-        remedy="kdrv cache prune, or set XDG_CACHE_HOME to a larger disk"
-        if full
-        else "set XDG_CACHE_HOME to a directory of your own",
-    )
+    name = error.filename or "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        expected = "free disk space"
+        remedy = "kdrv cache prune, or set XDG_CACHE_HOME to a larger disk"
+    else:
+        expected = "permission for that"
+        kept = default_cache() in Path(os.fsdecode(name)).absolute().parents
+        remedy = "set XDG_CACHE_HOME to a directory of your own" if kept else ""
+    return SetupError(f"cannot use {name}: {error.strerror}", expected=expected, remedy=remedy)
 
 
 def _interrupted() -> NoReturn:
-    click.echo("kdrv: interrupted; nothing was left half-done", err=True)
+    click.echo("kdrv: interrupted; the next run goes on from here", err=True)
     sys.exit(EXIT_INTERRUPTED)
 
 
@@ -83,9 +107,9 @@ def show_error(error: KdrvError) -> None:
 
 
 @contextmanager
-def session(jobs: int | None = None, quiet: bool = False) -> Iterator[Context]:
+def session(jobs: int | None = None, quiet: bool = False, mirror: str = "") -> Iterator[Context]:
     """A context whose events show on stderr: a live display on a terminal, else plain lines."""
-    ctx = Context(jobs=jobs) if jobs else Context()
+    ctx = Context(jobs=jobs, mirror=mirror) if jobs else Context(mirror=mirror)
     with contextlib.ExitStack() as stack:
         if not quiet:
             if sys.stderr.isatty():
@@ -114,6 +138,35 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+def _output_file(_ctx: click.Context, _param: click.Parameter, text: str | None) -> Path | None:
+    """A file that is written when the work is done: whether it can be is asked before."""
+    if text is None:
+        return None
+    path = Path(text)
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a directory", expected="a file's name")
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"cannot write {path}: {path.parent} is no directory",
+            expected="a file in a directory that is there",
+            remedy=f"mkdir -p {shlex.quote(str(path.parent))}",
+        )
+    return path
+
+
+def write_file(path: Path, text: str) -> None:
+    """Put a view where :func:`file_option` said; what is no regular file (a pipe) is written to."""
+    if path.exists() and not path.is_file():
+        path.write_text(text)
+    else:
+        write_atomic(path, text)
+
+
+def file_option(name: str, words: str) -> Callable[[F], F]:
+    """An option that names a file to write; the command gets its path, or ``None``."""
+    return click.option(name, metavar="FILE", callback=_output_file, help=words)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(1), help="Processes at once.  [default: processors]"
@@ -121,7 +174,7 @@ jobs_option = click.option(
 kernel_option = click.option(
     "--kernel",
     metavar="DIR|SERIES|latest",
-    help="A kernel tree, or a series whose package is used.  [default: the proven one]",
+    help="A kernel tree, or a series whose package is used.  [default: kdrv.toml's, or 7.3]",
 )
 toolchain_option = click.option(
     "--toolchain",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,7 +31,8 @@ def doctor(kernel: str | None, toolchain: str, as_json: bool) -> None:
 
     with session(quiet=as_json) as ctx:
         tree = _tree(ctx, kernel)
-        diagnosis = diagnose(ctx, tree, wanted=toolchain, kvm=lambda tools: kvm_works(tools, ctx))
+        kvm = partial(kvm_works, ctx=ctx, fresh=True)
+        diagnosis = diagnose(ctx, tree, wanted=toolchain, kvm=kvm)
     if as_json:
         print_json(diagnosis)
     else:

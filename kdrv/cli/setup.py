@@ -17,7 +17,7 @@ from kdrv.cli.common import (
 @click.command()
 @kernel_option
 @toolchain_option
-@click.option("--mirror", metavar="URL", help="A Debian mirror other than this machine's own.")
+@click.option("--mirror", metavar="URL", help="A Debian archive in place of the one apt names.")
 @click.option("--update", is_flag=True, help="Look for a newer package of the kernel sources.")
 @jobs_option
 @json_option
@@ -36,9 +36,9 @@ def setup(
     from kdrv.kernel import source
     from kdrv.toolchain.select import select
 
-    with session(jobs) as ctx:
+    with session(jobs, mirror=mirror or "") as ctx:
         tree = source.obtain(ctx, kernel, refresh=update)
-        tools = select(ctx, toolchain, tree.path, mirror=mirror)
+        tools = select(ctx, toolchain, tree.path)
     if as_json:
         print_json(
             {

@@ -32,14 +32,15 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="What decides time, interrupts and faults in the simulator.",
+    help="Seed of time, interrupts and faults in the simulator.",
 )
 @click.option(
     "--profile",
-    metavar="NAME",
+    metavar="NAME|FILE",
     default="calm",
     show_default=True,
-    help="What goes wrong in the simulator: calm, lossy, hostile, removal, oom.",
+    help="What goes wrong in the simulator: calm, lossy, hostile, removal, oom, a [faults.NAME] of "
+    "kdrv.toml, or a TOML file.",
 )
 @kernel_option
 @toolchain_option
@@ -77,7 +78,10 @@ def test(
             remedy="kdrv test --qemu",
         )
     if world != "sim" and (seed or profile != "calm"):
-        raise UsageError("--seed and --profile are for the simulator", remedy="kdrv test --sim")
+        raise UsageError(
+            "--seed and --profile are for the simulator",
+            remedy="kdrv test --sim, with the same options",
+        )
     project, rest = _project(arguments)
     request = make_request(
         project,

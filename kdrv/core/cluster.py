@@ -7,7 +7,6 @@ nobody wants it any more. See docs/cluster.md.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import sys
 import threading
@@ -16,15 +15,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
 
-import kdrv
 from kdrv.core.errors import KdrvError, SetupError, UsageError
 from kdrv.core.executor import Workers, handed_on
+from kdrv.core.release import release
 from kdrv.core.stopping import Stopped, answer
 
 P = ParamSpec("P")
@@ -71,7 +68,7 @@ def _distributed() -> Any:
     except ImportError:
         raise UsageError(
             "a cluster needs Dask's distributed, which is not installed",
-            remedy="pip install 'kdrv[cluster]'",
+            remedy="pip install -e '.[cluster]' in kdrv's own clone",
         ) from None
 
 
@@ -148,17 +145,6 @@ def _no_worker(
 
 
 # --- the same kdrv everywhere
-
-
-@cache
-def release() -> str:
-    """The version of this kdrv and a digest of its files: a copy that was edited is another one."""
-    root = Path(kdrv.__file__).parent
-    files = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    return f"{kdrv.__version__} ({digest.hexdigest()[:12]})"
 
 
 def _require_alike(client: Any, fit: Mapping[str, int]) -> None:

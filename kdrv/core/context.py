@@ -22,7 +22,7 @@ class Context:
 
     ``cache`` is the root of everything kdrv keeps between runs, ``beneath`` another one whose
     finished entries are used and never written; ``jobs`` is how many processes a build may use at
-    once.
+    once; ``mirror`` is a Debian archive to use in place of the one apt names.
     """
 
     cache: Path = field(default_factory=default_cache)
@@ -30,3 +30,4 @@ class Context:
     runner: Runner = field(default_factory=LocalRunner)
     events: Events = field(default_factory=Events)
     jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    mirror: str = ""

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import (
@@ -25,6 +26,7 @@ from concurrent.futures import (
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing.process import BaseProcess
 from types import MappingProxyType
 from typing import ParamSpec, TypeVar
 
@@ -35,6 +37,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 NOTHING: Mapping[str, float] = MappingProxyType({})
 MOST_SLOTS = 4096
+END_SECONDS = 120.0
+"""How long a job may take to end once nobody wants it any more."""
 
 
 class Workers(Executor):
@@ -77,11 +81,24 @@ def workers(
         return
     jobs = jobs or len(os.sched_getaffinity(0))
     local = _threads(jobs) if threads else _processes(jobs)
+    before = frozenset(multiprocessing.active_children())
     try:
         yield local
     finally:
         local.stop()
+        if not threads:
+            _end_processes(local, before)
         local.shutdown(cancel_futures=True)
+
+
+def _end_processes(local: Workers, before: frozenset[BaseProcess]) -> None:
+    """Let the jobs of a pool of processes end, and kill those that do not."""
+    local.shutdown(wait=False, cancel_futures=True)
+    until = time.monotonic() + END_SECONDS
+    for child in frozenset(multiprocessing.active_children()) - before:
+        child.join(max(0.0, until - time.monotonic()))
+        if child.is_alive():
+            child.kill()
 
 
 class _Local(Workers):

@@ -6,20 +6,44 @@ never returns, or a file larger than the memory.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from kdrv.core.errors import WorkFailed
+from kdrv.core.errors import KdrvError, WorkFailed
 from kdrv.core.show import size
+
+_NOT_AS_EXPECTED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class UntrustedFile(WorkFailed):
     """A file of a build is not what it must be: it leads outside, is no file, or is too large."""
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Around reading what strangers made: what cannot be made sense of is their doing.
+
+    Raises :class:`UntrustedFile` in place of whatever a parser does; kdrv's own errors, and what
+    the machine lacks, pass.
+    """
+    try:
+        yield
+    except KdrvError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in _NOT_AS_EXPECTED:
+            raise
+        raise UntrustedFile(
+            f"{what} cannot be made sense of: {type(error).__name__}: {error}",
+            expected="what the kernel's own build makes",
+        ) from error
 
 
 def inside(root: Path, path: Path) -> Path:
@@ -39,7 +63,7 @@ def inside(root: Path, path: Path) -> Path:
     return real
 
 
-def open_inside(root: Path, path: Path, limit: int) -> BinaryIO:
+def open_inside(root: Path, path: Path, limit: int) -> BufferedReader:
     """A regular file of at most ``limit`` bytes below ``root``, open for reading.
 
     Raises like :func:`inside`, and :class:`UntrustedFile` for anything else than such a file.

@@ -14,7 +14,8 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kdrv.core.errors import KdrvError
+from kdrv.core.errors import KdrvError, SetupError
+from kdrv.core.stopping import Stopped
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -46,6 +47,16 @@ class LimitExceeded(KdrvError):
             message, expected=expected, remedy=remedy, detail=detail, reproducer=reproducer
         )
         self.what = what
+
+
+def unless_machine_short(error: KdrvError) -> None:
+    """Go on, or raise ``error`` again where it says nothing of what ran: the machine itself ran
+    short, whoever took what it lacks, or has not what it takes, or nobody waits any more.
+    """
+    if isinstance(error, SetupError | Stopped):
+        raise error
+    if isinstance(error, LimitExceeded) and error.what.startswith("spare"):
+        raise error
 
 
 def physical_memory() -> int:

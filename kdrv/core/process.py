@@ -287,7 +287,7 @@ class Limited:
 
 @contextmanager
 def _standard_input(text: str | None) -> Iterator[int]:
-    """A descriptor to read ``text`` from.
+    """A descriptor to read ``text`` from, in UTF-8; surrogates are the bytes they stand for.
 
     Not a pipe: a program that does not read would keep the writer waiting, past every deadline.
     Sealed, because a program could write to the file behind the descriptor.
@@ -297,7 +297,7 @@ def _standard_input(text: str | None) -> Iterator[int]:
         return
     memory = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with os.fdopen(memory, "w+b") as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))
         file.flush()
         file.seek(0)
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -65,10 +65,14 @@ class Device(msgspec.Struct, frozen=True):
 
 
 class MachineSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[machine]``: memory in MiB, processors, additions to the kernel's command line."""
+    """``[machine]``: memory in MiB, processors, additions to the kernel's command line.
+
+    ``slots`` are PCIe ports into which a test can plug devices, in QEMU.
+    """
 
     memory: int = 256
     cpus: int = 2
+    slots: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0
     cmdline: tuple[str, ...] = ()
     device: tuple[dict[str, str | int | bool], ...] = ()
 
@@ -91,6 +95,12 @@ class TestSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline: float = 30.0
 
 
+class ExploreSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[explore]``: names of properties that the driver need not keep."""
+
+    without: tuple[str, ...] = ()
+
+
 class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole ``kdrv.toml``. ``root`` is the directory it lies in."""
 
@@ -100,6 +110,7 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kernel: KernelSection = KernelSection()
     machine: MachineSection = MachineSection()
     test: TestSection = TestSection()
+    explore: ExploreSection = ExploreSection()
     policy: dict[str, Any] = {}
     faults: dict[str, Any] = {}
     root: Path = Path()
@@ -125,7 +136,7 @@ def find_project(start: Path) -> Path | None:
 def _only_policy(path: Path) -> bool:
     try:
         return set(tomllib.loads(path.read_text())) == {"policy"}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # whoever loads it will say what is wrong
 
 
@@ -140,13 +151,13 @@ def load_project(root: Path) -> Project:
             expected="the kdrv.toml of a driver project",
             remedy="kdrv new NAME",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is no valid TOML: {error}", expected="TOML 1.0") from error
     try:
         project = msgspec.convert(table, Project)
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"{path}: {error}", expected="the keys of kdrv.toml as the README documents them"
+            f"{path}: {error}", expected="the keys of kdrv.toml as docs/kdrv.toml.md has them"
         ) from error
     if bool(project.driver.path) == bool(project.driver.symbol):
         raise UsageError(

@@ -181,7 +181,8 @@ class Store:
 
 def remove_tree(path: Path) -> None:
     """Delete a directory that may hold read-only directories, and deep ones, its manifest first."""
-    (path / MANIFEST).unlink(missing_ok=True)
+    with contextlib.suppress(IsADirectoryError, NotADirectoryError):
+        (path / MANIFEST).unlink(missing_ok=True)
     if not path.exists():
         return
 

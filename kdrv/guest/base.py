@@ -59,7 +59,8 @@ def _sources() -> str:
 def _nolibc(tree: KernelTree) -> str:
     """What the agent is built with: the whole tree's identity, or the library's own content."""
     folder = tree.path / "tools/include/nolibc"
-    return tree.identity or _digest(sorted(p for p in folder.rglob("*") if p.is_file()))
+    files = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    return tree.identity or _digest(sorted(files))
 
 
 def _digest(paths: list[Path]) -> str:

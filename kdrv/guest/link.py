@@ -7,6 +7,7 @@ is for others. So a world with a clock of its own (the simulator) only runs whil
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from kdrv.core.errors import DeadlineExceeded, SetupError, WorkFailed
 from kdrv.guest import bodies, wire
 from kdrv.guest.bodies import Hello, Inspection
 from kdrv.guest.errors import CONSOLE_LINES, REPORT_LINES, GuestCallDied, GuestGone, GuestSilent
-from kdrv.guest.wire import Kind, Message
+from kdrv.guest.wire import Kind, Message, WireError
 from kdrv.machine.console import Console
 from kdrv.machine.contract import Channel, MachineEnded
 
@@ -37,11 +38,16 @@ class Turns(Protocol):
 
 @dataclass(eq=False)
 class Exchange:
-    """A request that was sent. ``ended`` says that its answer never comes: the machine is gone."""
+    """A request that was sent, and when, in seconds of the world, its answer came.
+
+    ``ended`` says that it never comes: the machine is gone.
+    """
 
     what: str
     session: int
     console_mark: int
+    sent: float
+    came: float = 0.0
     answer: Message | None = None
     ended: bool = False
     late: bool = False
@@ -88,12 +94,12 @@ class Link:
 
         Raises :class:`GuestSilent` when the channel says that the guest does not take it.
         """
-        exchange = Exchange(what, session, self._console.mark() if self._console else 0)
+        began = self._clock()
+        exchange = Exchange(what, session, self._console.mark() if self._console else 0, began)
         with self._turn:
             self._last_call = self._last_call % 0xFFFFFFFF + 1
             message = Message(kind, session, self._last_call, body)
             self._waiting[message.call] = exchange
-        began = self._clock()
         try:
             self._transmit(message)
         except DeadlineExceeded as late:
@@ -163,7 +169,7 @@ class Link:
                 self.hello = bodies.decode_hello(message.body)
             exchange = self._waiting.pop(message.call, None)
             if exchange is not None:
-                exchange.answer = message
+                exchange.answer, exchange.came = message, self._clock()
         self._go_on()
         return bool(data)
 
@@ -271,4 +277,7 @@ class Pending(Generic[T]):
         if answer.kind == Kind.REFUSED:
             error = -bodies.decode_result(answer.body)[0]
             raise OSError(error, f"the agent refused {self.what}: {os.strerror(error)}")
-        return self._decode(answer.body)
+        try:
+            return self._decode(answer.body)
+        except (struct.error, OverflowError) as error:
+            raise WireError(f"the answer to {self.what} is none: {error}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from kdrv.core.errors import UsageError
@@ -56,13 +57,18 @@ def _checked(outcomes: Sequence[Outcome], path: GuestPath | None) -> None:
 
 
 class Operations:
-    """Starts calls in one session, one at a time."""
+    """Starts calls in one session, one at a time. Where ``log`` is a list, it gathers
+    what is sent, but for what takes time because it is told to; ``requests`` then are its ioctls',
+    each with what it was given last.
+    """
 
     def __init__(self, link: Link, session: int, abi: Abi, patience: float) -> None:
         self.link = link
         self.session = session
         self.patience = patience
         """How long a call may take, in seconds, unless told otherwise."""
+        self.requests: dict[int, bytes] = {}
+        self.log: list[Exchange] | None = None
         self._abi = abi
         self._latest: Exchange | None = None
 
@@ -87,6 +93,8 @@ class Operations:
             # Given up at its deadline: a new process takes the session over.
             self.link.send("a reset", Kind.RESET, self.session)
         self._latest = self.link.send(what, kind, self.session, body)
+        if self.log is not None and not extra_seconds:
+            self.log.append(self._latest)
         return Pending(self.link, self._latest, decode, self.patience + extra_seconds)
 
     def calls(
@@ -105,6 +113,11 @@ class Operations:
             return decode(outcomes)
 
         return self._start(what, Kind.CALL, bodies.encode_calls(steps), checked, extra_seconds)
+
+    def attempts(self, what: str, steps: Sequence[Step]) -> Pending[list[Outcome]]:
+        """System calls one after the other; what fails is an outcome like any other."""
+        body = bodies.encode_calls(steps)
+        return self._start(what, Kind.CALL, body, partial(bodies.decode_outcomes, steps))
 
     def step(self, name: str | int, *args: Argument, flags: StepFlag = StepFlag.NONE) -> Step:
         """One system call, by name or number."""
@@ -133,6 +146,10 @@ class Operations:
         self, what: str, name: str, *args: Argument, path: GuestPath | None = None
     ) -> Pending[None]:
         return self.calls(what, [self.step(name, *args)], lambda done: None, path)
+
+    def signal(self) -> None:
+        """Signal the session's process, whatever it does; there is nothing to wait for."""
+        self.link.send("a signal", Kind.INTERRUPT, self.session)
 
     # Open files
 
@@ -180,6 +197,8 @@ class Operations:
         """ioctl(2): its result for a number, for bytes what they became."""
         fd = _number(file)
         argument = arg if isinstance(arg, int) else InOut(bytes(arg))
+        if self.log is not None:
+            self.requests[request] = argument.data if isinstance(argument, InOut) else b""
         steps = [self.step("ioctl", fd, request, argument)]
 
         def decode(done: list[Outcome]) -> int | bytes:

@@ -34,6 +34,7 @@ TIMEOUT = 30.0
 
 _PIECE = 1 << 20
 _SMALL = 1 << 16
+_MOST_PIECES = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,18 @@ class Session:
         return GuestMapping(self.begin, address, length)
 
     def read_bytes(self, path: GuestPath, *, timeout: float | None = None) -> bytes:
-        """All of a file."""
+        """All of a file. Raises ``OSError`` (``EFBIG``) for one that does not end."""
         data = self.begin.read_file(path, _SMALL).result(timeout)
         if len(data) < _SMALL:
             return data
         with self.open(path, os.O_RDONLY, timeout=timeout) as file:
-            pieces = iter(lambda: file.read(_PIECE, timeout=timeout), b"")
-            return b"".join(pieces)
+            pieces: list[bytes] = []
+            for _ in range(_MOST_PIECES):
+                if not (piece := file.read(_PIECE, timeout=timeout)):
+                    return b"".join(pieces)
+                pieces.append(piece)
+        # An attribute that ignores the offset is read anew for ever.
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
 
     def read_text(self, path: GuestPath, *, timeout: float | None = None) -> str:
         """All of a file, as UTF-8."""
@@ -136,7 +142,10 @@ class Session:
         with self.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode) as file:
             at = 0
             while at < len(data):
-                at += file.write(data[at : at + _PIECE], timeout=timeout)
+                written = file.write(data[at : at + _PIECE], timeout=timeout)
+                if not written:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+                at += written
 
     def write_text(self, path: GuestPath, text: str, *, timeout: float | None = None) -> None:
         """Create a file, or empty it, and write ``text`` as UTF-8."""

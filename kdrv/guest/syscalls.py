@@ -19,6 +19,7 @@ _NUMBERS = {
     "close": (3, 57),
     "lseek": (8, 62),
     "mmap": (9, 222),
+    "mprotect": (10, 226),
     "munmap": (11, 215),
     "ioctl": (16, 29),
     "pread64": (17, 67),

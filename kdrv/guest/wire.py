@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
+from kdrv.core.errors import WorkFailed
+
 VERSION = 1
 MAGIC = 0x7672646B
 CHUNK = 32752
@@ -54,7 +56,7 @@ class Flag(IntFlag):
     ASK = 2
 
 
-class WireError(ValueError):
+class WireError(WorkFailed):
     """Bytes that cannot be what they should be."""
 
 

@@ -57,9 +57,12 @@ TRAITS = {
         debug_fragments=("um-checked",),
         # Without it modules carry GOT relocations that arch/um cannot load (R_X86_64_GOTPCREL).
         variables=("KRUSTFLAGS=-Crelocation-model=static",),
-        # clang's large code model breaks lockdep's static data (arch/um is linked high).
+        # clang's large code model breaks lockdep's static data (arch/um is linked high), and a
+        # frame pointer pushed by stub_signal_restorer (arch/um/kernel/skas/stub.c) shifts what
+        # rt_sigreturn reads, so that the first process starts at its stack.
         debug_variables=(
-            "KCFLAGS=-mlarge-data-threshold=1000000000 -Wno-unused-command-line-argument",
+            "KCFLAGS=-mlarge-data-threshold=1000000000 -momit-leaf-frame-pointer"
+            " -Wno-unused-command-line-argument",
         ),
     ),
 }

@@ -94,7 +94,7 @@ class KconfigTree:
             raise UsageError(
                 f"cannot read the Kconfig of {tree}: {' '.join(str(error).split())}",
                 expected="a kernel tree whose Kconfig is valid",
-                remedy="make listnewconfig (in that tree) shows what the kernel says about it",
+                remedy=f"make -C {tree} O=$(mktemp -d) listnewconfig shows what the kernel says",
             ) from error
 
     @cached_property

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import demangle
-from elftools.common.exceptions import ELFError
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from kdrv.core.errors import UsageError
+from kdrv.core.inside import UntrustedFile, understood
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,11 @@ class CodeSection:
 
 
 def code_sections(path: Path) -> tuple[CodeSection, ...]:
-    """The code of a module that :func:`read_module` accepts."""
-    with path.open("rb") as file:
+    """The code of a module that :func:`read_module` accepts.
+
+    Raises :class:`UntrustedFile` for a file that only begins as one.
+    """
+    with understood(path.name), path.open("rb") as file:
         elf = ELFFile(file)
         table = elf.get_section_by_name(".symtab")
         if not isinstance(table, SymbolTableSection):
@@ -80,14 +83,14 @@ def _without_generics(name: str) -> str:
 def read_module(path: Path) -> ModuleInfo:
     """Read a module. Raises :class:`UsageError` when the file is no kernel module."""
     try:
-        with path.open("rb") as file:
+        with understood(path.name), path.open("rb") as file:
             section = ELFFile(file).get_section_by_name(".modinfo")
             data: bytes = section.data() if section else b""
-    except (OSError, ELFError) as error:
+    except (OSError, UntrustedFile) as error:
         raise UsageError(
             f"{path} is not a kernel module: {error}",
             expected="an ELF file that the kernel's make built (.ko)",
-            remedy=f"kdrv build {path.parent}",
+            remedy="build it again: kdrv build PROJECT",
         ) from error
     pairs = (entry.partition("=") for entry in data.decode(errors="replace").split("\0"))
     fields = {name: value for name, _, value in pairs if value}
@@ -95,7 +98,7 @@ def read_module(path: Path) -> ModuleInfo:
         raise UsageError(
             f"{path} is not a kernel module: it has no vermagic",
             expected="a file that the kernel's make built (.ko)",
-            remedy=f"kdrv build {path.parent}",
+            remedy="build it again: kdrv build PROJECT",
         )
     depends = tuple(name for name in fields.get("depends", "").split(",") if name)
     return ModuleInfo(fields.get("name", path.stem), fields["vermagic"].split()[0], depends)

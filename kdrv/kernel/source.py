@@ -182,7 +182,9 @@ class _Archive:
                     Command(("apt-cache", *options, "madison", *self._names(options))), deadline=60
                 ).output
         except CommandFailed as error:
-            raise _archive_error(error, self._ctx.cache, "cannot read the package index") from error
+            raise _archive_error(
+                error, self._ctx.cache, "cannot read the package index from the Debian mirror"
+            ) from error
         rows = re.findall(r"^ *linux-source-(\d+\.\d+) \| (\S+) \|", listing, re.M)
         return list(dict.fromkeys(Package(series, version) for series, version in rows))
 
@@ -193,7 +195,9 @@ class _Archive:
         try:
             self._ctx.runner.run(Command(argv, cwd=into), deadline=1200)
         except CommandFailed as error:
-            raise _archive_error(error, into, f"cannot download {package.name}") from error
+            raise _archive_error(
+                error, into, f"cannot download {package.name} from the Debian mirror"
+            ) from error
         return next(into.glob(f"{package.name}_*.deb"))
 
     def _names(self, options: list[str]) -> list[str]:
@@ -207,7 +211,7 @@ class _Archive:
         for name in ("lists/partial", "cache/archives/partial", "etc"):
             (state / name).mkdir(parents=True, exist_ok=True)
         (state / "status").touch()
-        mirror = debian_mirror()
+        mirror = self._ctx.mirror or debian_mirror()
         lines = [f"deb {mirror} {suite} main\n" for suite in suites]
         (state / "etc/sources.list").write_text("".join(lines))
         settings = {
@@ -238,8 +242,8 @@ def _archive_error(error: CommandFailed, place: Path, what: str) -> SetupError:
             reproducer=error.reproducer,
         )
     return SetupError(
-        f"{what} from the Debian mirror",
-        expected="the mirror of this machine's apt configuration, over the network",
+        what,
+        expected="the Debian mirror of this machine's apt configuration, over the network",
         remedy="check with: apt-get update; or give a kernel tree of your own: --kernel DIR",
         detail=error.detail,
         reproducer=error.reproducer,

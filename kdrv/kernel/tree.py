@@ -99,6 +99,11 @@ def read_version(path: Path) -> KernelVersion:
             f"cannot read {path / 'Makefile'}: {error.strerror}",
             expected="the kernel's top Makefile",
         ) from error
+    return version_in(text, path)
+
+
+def version_in(text: str, path: Path) -> KernelVersion:
+    """The version in the text of the top Makefile of the tree at ``path``; raises likewise."""
     fields = dict(
         re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=[ \t]*(.*)$", text, re.M)
     )
@@ -124,5 +129,5 @@ def require_rust(tree: KernelTree) -> None:
         raise UsageError(
             f"Linux {tree.version} ({tree.origin}) is too old for drivers in Rust",
             expected=f"Linux {wanted} or newer, the first with all abstractions a driver needs",
-            remedy="leave out --rust, or: --kernel 7.3",
+            remedy="use --kernel 7.3; its C lane alone builds: kdrv build --kernel DIR",
         )

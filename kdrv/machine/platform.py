@@ -16,7 +16,7 @@ MOST_REGISTERS = 1 << 20
 _COMPATIBLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9,._+-]*")
 _PROPERTY = re.compile(r"[A-Za-z0-9#][A-Za-z0-9,._+?#-]{0,30}")
 _PRINTABLE = re.compile(r"[ -~]*")
-_EXAMPLE = 'DeviceSpec("platform", {"compatible": "acme,widget", "regs": 4096})'
+_EXAMPLE = 'kind = "platform", compatible = "acme,widget", regs = 4096'
 
 
 @dataclass(frozen=True)

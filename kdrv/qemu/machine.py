@@ -197,10 +197,6 @@ class QemuMachine:
         places = whereabouts(self.monitor, self._serial, self.console, symbols)
         return (*self._server.diagnose(), *places)
 
-    def inject_nmi(self) -> None:
-        """Raise a non-maskable interrupt on every processor."""
-        self.monitor.execute("inject-nmi")
-
     def plug(self, device: DeviceSpec, name: str) -> None:
         """Plug a PCI device into a free hotplug slot while the machine runs.
 
@@ -212,7 +208,7 @@ class QemuMachine:
             raise UsageError(
                 f"no free slot to plug {device.kind} into",
                 expected=f"a slot; plugged now: {', '.join(self._plugged) or 'nothing'}",
-                remedy="give the world more: QemuWorld(…, hotplug_slots=2)",
+                remedy="give the machine more: slots = 2 below [machine] of kdrv.toml",
             )
         slot = self._free_slots[0]
         if models.is_model(device, self._catalog):

@@ -75,9 +75,12 @@ class Monitor:
             raise CommandFailed(f"QEMU has ended and cannot {name}")
         if client is None:
             raise DeadlineExceeded(f"QEMU's monitor did not greet within {DEADLINE:.0f} s")
-        answer = asyncio.run_coroutine_threadsafe(
-            client.execute(name, dict(arguments or {})), self._loop
-        )
+        asking = client.execute(name, dict(arguments or {}))
+        try:
+            answer = asyncio.run_coroutine_threadsafe(asking, self._loop)
+        except RuntimeError as error:
+            asking.close()  # the loop has ended, with QEMU, this very moment
+            raise CommandFailed(f"QEMU has ended and cannot {name}") from error
         try:
             return answer.result(DEADLINE)
         except concurrent.futures.TimeoutError:

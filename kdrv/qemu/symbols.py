@@ -51,7 +51,7 @@ class Symbols:
                     for name, info, _, section, value, _ in _SYMBOL.iter_unpack(table.data())
                     if name and section in code and info & 15 in (_STT_NOTYPE, _STT_FUNC)
                 ]
-        except (OSError, ELFError):
+        except (OSError, ValueError, LookupError, AttributeError, struct.error, ELFError):
             return cls([], [])
         # Mapping symbols ($x, $d) of arm64 mark code and data, they name nothing.
         return cls([f for f in functions if not f[2].startswith("$")], list(code.values()))

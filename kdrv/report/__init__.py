@@ -1,1 +1,4 @@
-"""Views over events and results: terminal, JSON, SARIF. Nothing here decides anything."""
+"""Views over events and results: terminal, JSON, JUnit, SARIF, HTML, mail.
+
+Nothing here decides anything.
+"""

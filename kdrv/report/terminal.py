@@ -103,7 +103,7 @@ def show_demo(demo: Demo) -> None:
         table.add_row(mark, step.what, step.seen, duration(step.seconds))
     table.add_row("", "all", "", duration(demo.seconds))
     Console(highlight=False).print(table)
-    click.echo(f"The driver is yours to read: {demo.project}")
+    click.echo(f"The driver is yours to read, until the next kdrv demo: {demo.project}")
 
 
 def _kernel(kernel: KernelBuild) -> None:

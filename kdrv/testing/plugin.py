@@ -29,7 +29,7 @@ CLEANUP = pytest.StashKey[contextlib.ExitStack]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What ``kdrv test`` has options for, for runs of plain pytest."""
     group = parser.getgroup("kdrv")
-    group.addoption("--kdrv-world", default="qemu", help="where to boot: qemu or sim")
+    group.addoption("--kdrv-world", default="qemu", choices=("qemu", "sim"), help="where to boot")
     group.addoption("--kdrv-debug", action="store_true", help="boot the debug kernel")
     group.addoption("--kdrv-seed", type=int, default=0, help="the simulator's seed")
     group.addoption("--kdrv-profile", default="calm", help="the simulator's faults")

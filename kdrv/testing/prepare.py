@@ -235,7 +235,7 @@ def check_modules(files: Sequence[Path], image: KernelImage) -> None:
             raise WorkFailed(
                 f"{file.name} was built for Linux {info.release}, the kernel is {image.release}",
                 expected=f"vermagic {image.release}",
-                remedy=f"build it against this kernel: kdrv build {file.parent}",
+                remedy="build it against this kernel: kdrv build PROJECT --kernel …",
             )
 
 
@@ -321,6 +321,16 @@ def module_name(path: Path) -> str:
 
 
 def _scripts(project: Project) -> list[Path]:
-    return [
-        s for folder in project.test.paths for s in sorted((project.root / folder).glob("*.sh"))
-    ]
+    """The shell tests, which all lie in one folder of the guest."""
+    folders = (project.root / folder for folder in project.test.paths)
+    found = [script for folder in folders for script in sorted(folder.rglob("*.sh"))]
+    names: dict[str, Path] = {}
+    for script in dict.fromkeys(path.resolve() for path in found):
+        other = names.setdefault(script.name, script)
+        if other != script:
+            raise UsageError(
+                f"two shell tests have the name {script.name}: {other} and {script}",
+                expected="names of their own: they lie in one folder of the guest",
+                remedy=f"rename one of them: mv {script} {script.with_name('another-name.sh')}",
+            )
+    return list(names.values())

@@ -108,7 +108,9 @@ class Room:
         try:
             yield
         except (GuestGone, GuestSilent, GuestCallDied, MachineEnded) as error:
-            raise self._condemned(self._news(), error) from error
+            # Why a call died the kernel says, on a channel that may be the slower one.
+            died = isinstance(error, GuestCallDied)
+            raise self._condemned(self._news(expected=died), error) from error
         except Exception:
             if reports := self._news():
                 raise self._condemned(reports) from None
@@ -183,15 +185,18 @@ class Room:
             return _Running(machine, guest, stack.pop_all(), len(lines), lines)
         raise AssertionError("unreachable")
 
-    def _news(self) -> tuple[Report, ...]:
-        """Reports the kernel printed since the last look, complete ones if it still prints."""
+    def _news(self, *, expected: bool = False) -> tuple[Report, ...]:
+        """Reports the kernel printed since the last look, complete ones if it still prints.
+
+        Where one is ``expected`` it is waited for.
+        """
         running = self._running
         if running is None:
             return ()
         machine, console = running.machine, running.machine.console
         reports = self._told(running)
         for _ in range(round(SETTLE_SECONDS / BREATH)):
-            if all(report.complete for report in reports):
+            if all(report.complete for report in reports) and (reports or not expected):
                 break
             machine.pause(BREATH)
             reports = self._told(running)

@@ -16,6 +16,7 @@ from kdrv.build.lane import Language
 from kdrv.build.result import KernelBuild
 from kdrv.core.context import Context
 from kdrv.core.errors import KdrvError, UsageError
+from kdrv.core.limits import unless_machine_short
 from kdrv.guest.base import base_initramfs
 from kdrv.kernel.modinfo import code_sections
 from kdrv.machine.contract import DeviceSpec, KernelImage
@@ -156,6 +157,8 @@ def _proof(name: str, action: Callable[[], str]) -> Proof:
     try:
         detail = action()
     except (KdrvError, OSError, LookupError) as error:
+        if isinstance(error, KdrvError):
+            unless_machine_short(error)
         return Proof(name, False, time.monotonic() - began, str(error))
     return Proof(name, True, time.monotonic() - began, detail)
 

@@ -38,7 +38,8 @@ class Simulated:
 def make_world(ctx: Context, request: TestRequest, bench: Workbench) -> World:
     """The world a request names. Raises :class:`UsageError` for a profile that is not known."""
     if not request.simulated:
-        return QemuWorld(bench.toolchain, ctx)
+        slots = request.project.machine.slots if request.project else 0
+        return QemuWorld(bench.toolchain, ctx, hotplug_slots=slots)
     rules = rules_of(request)
     plan = FaultPlan(request.seed, rules, jitter=JITTER if rules else 0.0)
     return SimWorld(ctx, bench.toolchain, plan=plan)

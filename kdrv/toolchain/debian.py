@@ -90,7 +90,7 @@ def find(ctx: Context) -> DebianToolchain | None:
     return _toolchain(entry) if entry else None
 
 
-def provision(ctx: Context, mirror: str | None = None) -> DebianToolchain:
+def provision(ctx: Context) -> DebianToolchain:
     """The root, made now if it is missing (about a minute, 2.5 GB).
 
     Raises :class:`SetupError` when mmdebstrap is missing or the mirror cannot be reached.
@@ -101,7 +101,7 @@ def provision(ctx: Context, mirror: str | None = None) -> DebianToolchain:
     def make(data: Path) -> Mapping[str, object]:
         require_space(data, SPACE_GIB, "the toolchain's root")
         need_host_programs(ctx)
-        uri = mirror or debian_mirror()
+        uri = ctx.mirror or debian_mirror()
         root = data / "root"
         command = _mmdebstrap(root, uri)
         label = f"making the Debian {SUITE} toolchain root (about a minute, 2.5 GB)"

@@ -29,7 +29,7 @@ def foreign_program(ctx: Context, package: str, path: str, architecture: str) ->
 
     def make(data: Path) -> Mapping[str, object]:
         need_host_programs(ctx)
-        uri = debian_mirror()
+        uri = ctx.mirror or debian_mirror()
         # Nothing of it is run here: unpacking needs neither root nor that architecture.
         mode = "root" if os.geteuid() == 0 else "chrootless"
         options = ("--variant=extract", f"--mode={mode}", f"--architectures={architecture}")

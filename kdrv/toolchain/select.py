@@ -28,9 +28,7 @@ RUST_ENVIRONMENT = {
 DEADLINE = 30.0
 
 
-def select(
-    ctx: Context, wanted: str, tree: Path, *, rust: bool = True, mirror: str | None = None
-) -> Toolchain:
+def select(ctx: Context, wanted: str, tree: Path, *, rust: bool = True) -> Toolchain:
     """The toolchain for a kernel tree, provisioned now if it is missing.
 
     ``wanted`` is ``debian``, ``host`` or ``auto``: the machine's own tools where they satisfy the
@@ -38,7 +36,7 @@ def select(
     was forced and does not satisfy the tree.
     """
     if wanted == debian.DebianToolchain.name:
-        return debian.provision(ctx, mirror)
+        return debian.provision(ctx)
     debian.need_host_programs(ctx, debian.SANDBOX_PROGRAMS)
     if wanted == AUTO and (ready := _remembered(ctx, tree)):
         return ready
@@ -53,7 +51,7 @@ def select(
             remedy="kdrv build --toolchain debian, or: kdrv doctor --toolchain host",
         )
     ctx.events.note(f"this machine's own tools lack {'; '.join(missing)}", Level.DEBUG)
-    chosen = debian.provision(ctx, mirror)
+    chosen = debian.provision(ctx)
     _remember(ctx, tree)
     return chosen
 

@@ -10,7 +10,7 @@ from kdrv.build.callers import callers
 from kdrv.build.diagnostics import parse
 from kdrv.build.diagnostics.rust_places import demangled, placed
 from kdrv.core.context import Context
-from kdrv.core.errors import UsageError
+from kdrv.core.inside import UntrustedFile
 from kdrv.core.process import Command
 from tests.fast.conftest import FakeRunner
 
@@ -35,9 +35,9 @@ def test_the_function_that_calls_rust_build_error_is_found() -> None:
 def test_what_is_no_object_is_said(tmp_path: Path) -> None:
     text = tmp_path / "text.o"
     text.write_text("not an object\n")
-    with pytest.raises(UsageError, match=r"text\.o"):
+    with pytest.raises(UntrustedFile, match=r"text\.o"):
         callers(text, "rust_build_error")
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(UntrustedFile, match="No such file"):
         callers(tmp_path / "none.o", "rust_build_error")
 
 

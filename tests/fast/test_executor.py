@@ -17,6 +17,7 @@ import pytest
 from kdrv.core import cluster as clusters
 from kdrv.core.errors import SetupError, UsageError, WorkFailed
 from kdrv.core.executor import Workers, handed_on, slot, workers
+from kdrv.core.release import release
 from kdrv.core.stopping import Stopped, stopping, unless_stopped
 
 DEADLINE = 30.0
@@ -199,7 +200,7 @@ def test_without_distributed_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UsageError, match="not installed") as raised, workers(cluster="here:1"):
         pass
-    assert raised.value.remedy == "pip install 'kdrv[cluster]'"
+    assert "pip install -e '.[cluster]'" in raised.value.remedy
 
 
 @pytest.mark.parametrize("address", ["here", "http://here:1", "here:port"])
@@ -278,7 +279,7 @@ OURS = ".".join(map(str, sys.version_info[:2])) + ".0.final.0"
 @pytest.mark.parametrize(
     ("python", "release", "said"),
     [
-        ("2.7.18.final.0", clusters.release(), "Python 2.7"),
+        ("2.7.18.final.0", release(), "Python 2.7"),
         (OURS, "0.0.1 (0123)", "kdrv 0.0.1"),
         (OURS, ModuleNotFoundError("kdrv"), "no kdrv"),
     ],
@@ -289,4 +290,4 @@ def test_a_worker_that_is_another_is_refused(python: str, release: object, said:
 
 
 def test_a_worker_that_is_alike_is_taken() -> None:
-    clusters._require_alike(Workforce(OURS, clusters.release()), {"tcp://there": 1})
+    clusters._require_alike(Workforce(OURS, release()), {"tcp://there": 1})

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kdrv.build.lane import Fragment, Language, make_lane, shipped
 from kdrv.core.errors import UsageError
-from kdrv.kernel.arch import Arch
+from kdrv.kernel.arch import TRAITS, Arch
 
 
 def test_lanes_of_one_command_have_names_of_their_own() -> None:
@@ -38,6 +39,13 @@ def test_identity_follows_everything_that_is_asked() -> None:
     assert lane() != lane(arch=Arch.ARM64)
     assert lane() != lane(base="defconfig")
     assert lane() != lane(extra=(Fragment("x", "CONFIG_X=y"),))
+
+
+def test_identity_follows_what_make_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = make_lane(Language.RUST, Arch.UM).identity
+    told = replace(TRAITS[Arch.UM], variables=("KCFLAGS=-O1",))
+    monkeypatch.setitem(TRAITS, Arch.UM, told)
+    assert make_lane(Language.RUST, Arch.UM).identity != before
 
 
 def test_later_fragments_come_last() -> None:

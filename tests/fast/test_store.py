@@ -167,3 +167,9 @@ def test_folders_nested_as_deep_as_nobody_can_name_are_removed(tmp_path: Path) -
     os.close(here)
     remove_tree(top)
     assert not top.exists()
+
+
+def test_a_folder_in_place_of_the_manifest_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "entry" / MANIFEST / "deep").mkdir(parents=True)
+    remove_tree(tmp_path / "entry")
+    assert not (tmp_path / "entry").exists()

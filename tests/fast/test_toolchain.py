@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_provisioning_runs_once_and_records_versions(
 ) -> None:
     monkeypatch.setattr(debian.shutil, "which", lambda name: f"/usr/bin/{name}")
     runner.answers += [("dpkg-query", "gcc 4:14.2.0-1\nmake 4.4\n"), ("mmdebstrap", "I: done\n")]
-    first = debian.provision(ctx, mirror="http://mirror/debian")
+    first = debian.provision(replace(ctx, mirror="http://mirror/debian"))
     assert first.versions == {"gcc": "4:14.2.0-1", "make": "4.4"}
     assert "http://mirror/debian" in runner.ran[0].shell()
     assert debian.provision(ctx) == first
@@ -77,7 +78,7 @@ def test_why_provisioning_failed(
     monkeypatch.setattr(debian.shutil, "which", lambda name: f"/usr/bin/{name}")
     runner.answers.append(("mmdebstrap", (1, said)))
     with pytest.raises(SetupError, match=words) as caught:
-        debian.provision(ctx, mirror="http://mirror/debian")
+        debian.provision(replace(ctx, mirror="http://mirror/debian"))
     assert caught.value.remedy
     assert debian.find(ctx) is None
 
@@ -88,7 +89,7 @@ def test_an_ordinary_user_is_told_what_to_install(
     monkeypatch.setattr(debian.shutil, "which", lambda name: None)
     monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
     with pytest.raises(SetupError) as caught:
-        debian.provision(ctx, mirror="http://mirror/debian")
+        debian.provision(replace(ctx, mirror="http://mirror/debian"))
     assert "sudo apt-get install" in caught.value.remedy
     assert "uidmap" in caught.value.remedy
 
@@ -100,7 +101,7 @@ def test_a_half_made_root_is_made_again(
     left = ctx.cache / "toolchain" / debian.recipe_key() / "data/root/half"
     left.mkdir(parents=True)
     runner.answers += [("dpkg-query", "gcc 14\n"), ("mmdebstrap", "")]
-    debian.provision(ctx, mirror="http://mirror/debian")
+    debian.provision(replace(ctx, mirror="http://mirror/debian"))
     assert not left.exists()
     manifest = ctx.cache / "toolchain" / debian.recipe_key() / MANIFEST
     assert json.loads(manifest.read_text())["facts"]["packages"] == {"gcc": "14"}

@@ -51,7 +51,6 @@ import operations
 import pytest
 
 from kdrv.explore.declare import OPERATION
-from kdrv.explore.generate import minimal
 
 DECLARED = [getattr(v, OPERATION) for v in vars(operations).values() if hasattr(v, OPERATION)]
 
@@ -59,9 +58,8 @@ DECLARED = [getattr(v, OPERATION) for v in vars(operations).values() if hasattr(
 @pytest.mark.parametrize("operation", DECLARED, ids=lambda operation: operation.name)
 def test_operation(operation, driver, guest):
     call = types.SimpleNamespace(guest=guest, memory={})
-    arguments = {name: minimal(strategy) for name, strategy in operation.arguments.items()}
     try:
-        operation.run(call, **arguments)
+        operation.run(call, **operation.simplest)
     except OSError:
         assert not operation.serves
 """

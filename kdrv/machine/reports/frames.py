@@ -53,7 +53,7 @@ _MACHINERY = re.compile(
     |print_\w*(?:bug|usage|dependency|context|deadlock)\w*|_*lock_acquire\w*|_*lock_release\w*
     |mark_\w*lock\w*|mark_usage|validate_chain|check_\w*(?:prev|noncircular|deadlock|wait_context)\w*
     |lockdep_\w+|debug_check_no_locks_\w+
-    |__might_(?:sleep|resched|fault)\w*|__schedule(?:_bug)?|schedule(?:_timeout\w*|_preempt_disabled)?
+    |__might_(?:sleep|resched|fault)\w*|__switch_to|__schedule(?:_bug)?|schedule(?:_timeout\w*|_preempt_disabled)?
     |preempt_schedule\w*|__mutex_lock\w*|mutex_lock\w*|mutex_unlock|__mutex_unlock\w*
     |__raw_spin_\w+|_raw_(?:spin|read|write)_\w+|do_raw_\w+|rwsem_\w+|down_(?:read|write)\w*
     |wait_for_completion\w*|__wait_for_common|wait_for_common|do_wait_\w+|io_schedule\w*
