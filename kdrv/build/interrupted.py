@@ -27,7 +27,7 @@ def guarded(output: Path) -> Iterator[None]:
     marker.touch()
     yield
     # Not in a finally: after an exception (deadline, Ctrl-C) make was killed, and the marker stays.
-    marker.unlink()
+    marker.unlink(missing_ok=True)
 
 
 def repair(output: Path, began: float) -> None:
@@ -56,6 +56,7 @@ def undo(output: Path, began: float) -> None:
     for place, _, names in os.walk(output):
         for path in (Path(place, name) for name in names):
             if path.lstat().st_ctime >= began and not _whole(output, path):
+                path.parent.chmod(0o755)  # or nothing can be taken out of it
                 path.unlink()
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from kdrv.build.configure import CONFIG, CONFIG_INPUTS, STAMP
 from kdrv.build.interrupted import MARKER
-from kdrv.core.context import Context
 from kdrv.core.inside import UntrustedFile, open_inside
-from kdrv.core.process import Command
+from kdrv.core.store import remove_tree
 from kdrv.kernel.arch import TRAITS
 
+_IMAGES = ("vmlinux", *(traits.image for traits in TRAITS.values()))
 HOST_FILES = (
     CONFIG,
     STAMP,
@@ -20,19 +20,18 @@ HOST_FILES = (
     "kdrv-base.config",
     "kdrv.config",
     "modules.order",
-    "vmlinux",
-    *(traits.image for traits in TRAITS.values()),
+    *_IMAGES,
 )
 """What kdrv itself reads or writes in a build directory, or shows to a machine that it boots."""
 LIMIT = 4 << 30
-REMOVE_DEADLINE = 600.0
+TEXT_LIMIT = 64 << 20
 
 
 def vet(build: Path) -> None:
     """Raise :class:`UntrustedFile` where one of :data:`HOST_FILES` is anything but a file."""
     for name in HOST_FILES:
         try:
-            open_inside(build, Path(name), LIMIT).close()
+            open_inside(build, Path(name), LIMIT if name in _IMAGES else TEXT_LIMIT).close()
         except FileNotFoundError:
             if (build / name).is_symlink():
                 raise UntrustedFile(
@@ -40,7 +39,7 @@ def vet(build: Path) -> None:
                 ) from None
 
 
-def start_afresh(ctx: Context, build: Path) -> None:
-    """Throw a build directory away; what is nested too deep for Python is nothing to rm(1)."""
-    ctx.runner.run(Command(("rm", "-rf", "--", str(build))), deadline=REMOVE_DEADLINE)
+def start_afresh(build: Path) -> None:
+    """Throw a build directory away, whatever a makefile made of it."""
+    remove_tree(build)
     build.mkdir()

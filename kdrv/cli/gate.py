@@ -10,20 +10,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdrv.cli.common import jobs_option, lane_options, options, session, toolchain_option
+from kdrv.cli.common import (
+    file_option,
+    jobs_option,
+    lane_options,
+    options,
+    session,
+    toolchain_option,
+    write_file,
+)
 from kdrv.core.errors import UsageError
-from kdrv.core.store import write_atomic
 
 if TYPE_CHECKING:
     from kdrv.gate.result import GateResult
 
 _output_options = options(
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-    click.option("--junit", metavar="FILE", help="Write JUnit XML, a suite for each patch."),
-    click.option("--sarif", metavar="FILE", help="Write new diagnostics as SARIF 2.1.0."),
-    click.option("--html", metavar="FILE", help="Write one self-contained HTML page."),
-    click.option("--mail", metavar="FILE", help="Write a reply for the mailing list."),
-    click.option("--gitlab", metavar="FILE", help="Write a GitLab code quality report."),
+    file_option("--junit", "Write JUnit XML, a suite for each patch."),
+    file_option("--sarif", "Write new diagnostics as SARIF 2.1.0."),
+    file_option("--html", "Write one self-contained HTML page."),
+    file_option("--mail", "Write a reply for the mailing list."),
+    file_option("--gitlab", "Write a GitLab code quality report."),
     click.option("--github", is_flag=True, help="Print annotations for a GitHub workflow."),
     click.option("--b4", "as_b4", is_flag=True, help="Print b4 review's list of checks, as JSON."),
     click.option("--b4-lines", is_flag=True, help="Print what b4 prep and am expect: lines."),
@@ -36,7 +43,12 @@ _output_options = options(
 @click.option(
     "--repo", metavar="DIR", default=".", help="The kernel's clone.  [default: this directory]"
 )
-@click.option("--base", "base_commit", metavar="REV", help="What mailed patches stand on.")
+@click.option(
+    "--base",
+    "base_commit",
+    metavar="REV",
+    help="What mailed patches stand on.  [default: their base-commit:]",
+)
 @click.option(
     "--boot",
     type=click.Choice(["each", "tip", "never"]),
@@ -45,7 +57,11 @@ _output_options = options(
     help="After which patches both kernels are booted.",
 )
 @click.option("--policy", metavar="FILE", help="A kdrv.toml with [policy].  [default: the clone's]")
-@click.option("--preset", metavar="NAME", help="A policy by name: default, driver, core, …")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="A policy by name: default, driver, abstractions, core or relaxed.",
+)
 @click.option("--explain", is_flag=True, help="Print the policy in words, and stop.")
 @click.option(
     "--init", "init", type=click.Choice(["github", "gitlab", "b4"]), help="Write CI files."
@@ -72,11 +88,11 @@ def gate(
     debug: bool,
     jobs: int | None,
     as_json: bool,
-    junit: str | None,
-    sarif: str | None,
-    html: str | None,
-    mail: str | None,
-    gitlab: str | None,
+    junit: Path | None,
+    sarif: Path | None,
+    html: Path | None,
+    mail: Path | None,
+    gitlab: Path | None,
     github: bool,
     as_b4: bool,
     b4_lines: bool,
@@ -85,8 +101,8 @@ def gate(
     """Judge a patch series: every patch, both languages, by what the policy expects.
 
     SOURCE is BASE..TIP in a kernel's clone, an mbox, a folder of patches, - for standard input, or
-    a message-id that b4 fetches; all but the first stand on --base. Exit code 0: pass; 1: fail; 2:
-    could not be judged.
+    a message-id that b4 fetches; all but the first stand on --base. With --b4 and --b4-lines it is
+    - unless said otherwise. Exit code 0: pass, or only warnings; 1: fail; 2: could not be judged.
     """
     from kdrv.core.project import FILENAME
 
@@ -104,6 +120,12 @@ def gate(
         for path in write_ci_files(Path(repo), init):
             click.echo(f"wrote {path}")
         return
+    if github and (as_json or as_b4 or b4_lines):
+        raise UsageError(
+            "--github prints lines between which no program finds its own",
+            expected="one view on standard output",
+            remedy="run kdrv gate once for each: what was judged is known",
+        )
     if (as_b4 or b4_lines) and source is None:
         source = "-"
     if source is None:
@@ -161,7 +183,7 @@ def gate(
     sys.exit(_nipa(result) if nipa else exit_code(result))
 
 
-def _write(result: GateResult, files: dict[str, str | None]) -> None:
+def _write(result: GateResult, files: dict[str, Path | None]) -> None:
     """The views that go to files, each under its option's name."""
     from kdrv.report.gate.annotations import gitlab_text
     from kdrv.report.gate.junit import junit_text
@@ -178,7 +200,7 @@ def _write(result: GateResult, files: dict[str, str | None]) -> None:
     }
     for name, file in files.items():
         if file:
-            write_atomic(Path(file), views[name](result))
+            write_file(file, views[name](result))
 
 
 def _nipa(result: GateResult) -> int:
@@ -186,6 +208,6 @@ def _nipa(result: GateResult) -> int:
     from kdrv.report.gate.patchwork import nipa
 
     status, line = nipa(result)
-    if descriptor := os.environ.get("DESC_FD", ""):
+    if (descriptor := os.environ.get("DESC_FD", "")).isdecimal():
         os.write(int(descriptor), line.encode() + b"\n")
     return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import shutil
 import tarfile
@@ -100,6 +101,12 @@ def gate(ctx: Context, request: GateRequest) -> GateResult:
 
     Raises :class:`UsageError` or :class:`kdrv.core.errors.SetupError` when it cannot be judged.
     """
+    if request.arch is Arch.UM and request.boots is not Boots.NEVER:
+        raise UsageError(
+            "a kernel for --arch um cannot be booted in QEMU",
+            expected="--boot never with it",
+            remedy=f"{request.command()} --boot never",
+        )
     began = time.monotonic()
     policy = load_policy(request.policy, request.preset)
     theirs = open_repo(ctx, request.repo)
@@ -113,7 +120,7 @@ def gate(ctx: Context, request: GateRequest) -> GateResult:
         base_tree=ours.text("rev-parse", f"{series.base}^{{tree}}"),
         toolchain=toolchain.name,
         policy=policy,
-        bundle=_bundle(ours, series) if applied and series.patches else b"",
+        bundle=_bundle(ours, series) if series.patches and (applied or request.cluster) else b"",
         cache=None if request.cluster else ctx.cache,
         jobs=None if request.cluster else ctx.jobs,
     )
@@ -123,13 +130,19 @@ def gate(ctx: Context, request: GateRequest) -> GateResult:
     results = _patches(ours, series, judges, texts)
     if applied and applied.refused:
         results += (_refused(applied, series, request),)
+    checks = (*judge_churn(policy, ours, series), *judge_rust_series(policy, ours, series))
+    if applied:
+        results = tuple(replace(one, checks=_by_mail(one.checks, request)) for one in results)
+        checks = _by_mail(checks, request)
     breaks = tuple(
-        _answered(ctx, toolchain, ours, series, one) for judge in judges for one in judge.breaks()
+        _answered(ground.guarded(ctx), toolchain, ours, series, one)
+        for judge in judges
+        for one in judge.breaks()
     )
     return GateResult(
         series=series,
         patches=results,
-        checks=(*judge_churn(policy, ours, series), *judge_rust_series(policy, ours, series)),
+        checks=checks,
         breaks=breaks,
         policy=policy.name,
         kernel=str(tree.version),
@@ -143,12 +156,14 @@ def _series(
     ctx: Context, request: GateRequest, theirs: Repo, ours: Repo
 ) -> tuple[Series, Applied | None]:
     source, path = request.source, Path(request.source)
-    if ".." in source and not path.exists():
+    if re.search(r"\.\.(?!/)", source) and not path.exists():
         return read_range(theirs, ours, source), None
-    text, place = request.text, None
+    text, folder = request.text, None
     if source != STDIN:
-        if path.exists():
-            place = path
+        if path.is_dir():
+            folder = path
+        elif path.exists():
+            text = path.read_bytes()
         elif "@" in source or source.count("-") >= 2:
             text = fetch(ctx, source).encode()
         else:
@@ -157,11 +172,11 @@ def _series(
                 expected="BASE..TIP, an mbox, a folder of patches, - or a message-id",
                 remedy="kdrv gate HEAD~1..HEAD",
             )
-    mails = read_mails(ours, place, text)
+    mails = read_mails(ours, folder, text, "standard input" if source == STDIN else source)
     if not request.base_commit and len(mails) == 1 and (known := applied_before(theirs, mails[0])):
         # What checks a patch before it is sent has it from the branch: there it is judged.
         return read_series(ours, source, ours.text("rev-parse", f"{known}^"), known), None
-    name = request.base_commit or named_base(place, text)
+    name = request.base_commit or named_base(folder, text)
     base = theirs.resolve(name) if name else None
     if base is None:
         raise UsageError(
@@ -209,8 +224,11 @@ def _unpack(git: Repo, commit: str, paths: Sequence[str], place: Path) -> bool:
         words = ("archive", f"--output={archive.name}", commit, "--", *paths)
         if not git.run(*words, check=False).ok:
             return False
-        with tarfile.open(archive.name) as tar:
-            tar.extractall(place, filter="data")
+        try:
+            with tarfile.open(archive.name) as tar:
+                tar.extractall(place, filter="data")
+        except (tarfile.TarError, OSError):
+            return False  # a link that leads outside
     return True
 
 
@@ -315,6 +333,12 @@ def _refused(applied: Applied, series: Series, request: GateRequest) -> PatchRes
     return PatchResult(patch, (check,))
 
 
+def _by_mail(checks: Sequence[Check], request: GateRequest) -> tuple[Check, ...]:
+    """Checks of mailed patches: nobody else has their commits, so the mails are judged again."""
+    again = request.command()
+    return tuple(replace(one, reproducer=again if one.reproducer else "") for one in checks)
+
+
 def _answered(ctx: Context, toolchain: Toolchain, git: Repo, series: Series, one: Break) -> Break:
     """A break with the people who answer for the Rust files it is about."""
     uses = (use for symbol in one.symbols for use in symbol.uses)
@@ -322,7 +346,10 @@ def _answered(ctx: Context, toolchain: Toolchain, git: Repo, series: Series, one
     commit = series.patches[one.patch - 1].commit
     with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
         place = Path(scratch)
-        if not files or not _unpack(git, commit, (*PEOPLE, *files), place):
+        # The base's script and list: what runs here is no patch's.
+        if not (files and _unpack(git, series.base, PEOPLE, place)):
+            return one
+        if not _unpack(git, commit, files, place):
             return one
         for name in FOLDERS:
             (place / name).mkdir(exist_ok=True)

@@ -13,9 +13,11 @@ from kdrv.build.kernel import built_image
 from kdrv.build.vetting import LIMIT
 from kdrv.core.context import Context
 from kdrv.core.errors import KdrvError
-from kdrv.core.inside import open_inside
+from kdrv.core.inside import open_inside, understood
+from kdrv.core.limits import unless_machine_short
 from kdrv.core.store import digest
-from kdrv.gate.walk import LaneWalk, Place
+from kdrv.gate.step import Place
+from kdrv.gate.walk import LaneWalk
 from kdrv.machine.contract import KernelImage
 from kdrv.testing.prepare import make_request
 from kdrv.testing.smoke import SAMPLES, Proof, has_rust, prove_image
@@ -40,22 +42,30 @@ class Booted:
 def boot(ctx: Context, walk: LaneWalk, place: Place, toolchain: Toolchain) -> Booted:
     """Boot the lane's kernel at a commit at which it is green.
 
-    A kernel and modules that are byte for byte those of an earlier boot are not booted again.
+    A kernel and modules that are byte for byte those of an earlier boot that worked are not booted
+    again. Raises :class:`SetupError` when the machine cannot.
     """
     walk.have(place)
     try:
-        image = built_image(walk.build, walk.lane.arch)
-        key = digest(FORMAT, _bytes_of(image), toolchain.identity)
-        if known := walk.results.get(key, Booted):
-            return replace(known, reused=True)
-        request = make_request(None, "qemu", arch=image.arch, toolchain=toolchain.name)
-        bench = Workbench(walk.tree(place.commit), toolchain)
-        with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
-            proofs = prove_image(ctx, request, bench, image, walk.lane.name, Path(scratch))
+        with understood(f"what {place.label} left in lane {walk.lane.name}"):
+            return _booted(ctx, walk, place, toolchain)
     except KdrvError as error:
+        unless_machine_short(error)
         return Booted((Proof("boots", False, 0.0, error.message),))
+
+
+def _booted(ctx: Context, walk: LaneWalk, place: Place, toolchain: Toolchain) -> Booted:
+    image = built_image(walk.build, walk.lane.arch)
+    key = digest(FORMAT, _bytes_of(image), toolchain.identity)
+    if known := walk.results.get(key, Booted):
+        return replace(known, reused=True)
+    request = make_request(None, "qemu", arch=image.arch, toolchain=toolchain.name)
+    bench = Workbench(walk.tree(place.commit), toolchain)
+    with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
+        proofs = prove_image(ctx, request, bench, image, walk.lane.name, Path(scratch))
     booted = Booted(proofs)
-    walk.results.put(key, booted)
+    if booted.ok:
+        walk.results.put(key, booted)
     return booted
 
 
@@ -66,5 +76,5 @@ def _bytes_of(image: KernelImage) -> str:
     whole = hashlib.sha256()
     for path in (image.vmlinux, image.image, *modules):
         with open_inside(image.build, path, LIMIT) as stream:
-            whole.update(hashlib.sha256(stream.read()).digest())
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
     return whole.hexdigest()

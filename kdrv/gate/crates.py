@@ -8,27 +8,34 @@ stays read-only: the other program takes rustc's place and writes into a scratch
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from kdrv.build.check_bench import JSON, PRIVATE_ITEMS, Crate, at_home, rustdoc_words
+from kdrv.build.check_bench import JSON, PRIVATE_ITEMS, RECORD_LIMIT, Crate, at_home, rustdoc_words
 from kdrv.build.check_parse import rust_json
 from kdrv.build.diagnostics import Diagnostic, Level
 from kdrv.build.make import Make
 from kdrv.core.context import Context
-from kdrv.core.inside import open_regular
+from kdrv.core.errors import DeadlineExceeded
+from kdrv.core.inside import UntrustedFile, open_inside, open_regular
+from kdrv.core.limits import LimitExceeded, unless_machine_short
 from kdrv.core.process import Command
+from kdrv.core.store import digest, remove_tree
 from kdrv.toolchain.base import MODULE_OUTPUT, OUTPUT, SOURCE, Bind
 
 DEADLINE = 900.0
-RECORD_LIMIT = 4 << 20
-"""Bytes of a .cmd file; kbuild's longest, the bindings', have a hundredth of it."""
+
+INPUT_LIMIT = 256 << 20
+"""Bytes of a file that a crate is made from; the kernel's largest metadata have a tenth of it."""
+
+CONFIGURATION = ".clippy.toml"
+"""What clippy reads in the tree's top folder."""
 
 BEGIN = 1024
 """Bytes of a .cmd file in which its program stands, behind a few variables."""
@@ -104,6 +111,47 @@ def _compiled(record: Path, target: str) -> Compiled | None:
     return Compiled(target, crate, sources, inputs | {target})
 
 
+def reading(make: Make, files: Collection[str]) -> tuple[Compiled, ...]:
+    """The crates of a build that read any of the tree's Rust files, by their names.
+
+    What make left of a crate whose source is gone is none of them.
+    """
+    wanted = {file for file in files if file.endswith(".rs")}
+    tree = make.tree.path
+    found = (
+        one
+        for one in compiled(make.output)
+        if not one.sources.isdisjoint(wanted)
+        and all(os.path.lexists(tree / source) for source in one.sources)
+    )
+    return tuple(sorted(found, key=lambda one: one.target))
+
+
+def content(make: Make, one: Compiled) -> str:
+    """A digest of all that a tool's word about a crate depends on, but for the tool.
+
+    Empty when it cannot be told, because something that the crate reads is no plain file.
+    """
+    words = (word.lstrip("@").removeprefix("--target=") for word in one.crate.arguments)
+    named = {word for word in words if word.startswith("./") and (make.output / word).is_file()}
+    sources = {*one.sources}
+    if (make.tree.path / CONFIGURATION).exists():
+        sources.add(CONFIGURATION)
+    read = [(make.tree.path, name) for name in sorted(sources)]
+    read += [(make.output, name) for name in sorted((one.inputs - {one.target}) | named)]
+    try:
+        files = [(name, _digest_of(root, name)) for root, name in read]
+    except (UntrustedFile, FileNotFoundError):
+        return ""
+    crate, identity = one.crate, (make.lane.name, make.toolchain.identity)
+    return digest(identity, one.target, crate.arguments, sorted(crate.env.items()), files)
+
+
+def _digest_of(root: Path, name: str) -> str:
+    with open_inside(root, Path(name), INPUT_LIMIT) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Lints:
     """One tool for the crates of one build directory, whose tree must be the one it was built of.
 
@@ -123,20 +171,6 @@ class Lints:
         command = self._make.toolchain.command(argv)
         return self._ctx.runner.run(command, deadline=DEADLINE, check=False).ok
 
-    def crates(self, files: Collection[str]) -> tuple[Compiled, ...]:
-        """The crates that read any of the tree's files."""
-        found = compiled(self._make.output)
-        return tuple(one for one in found if not one.sources.isdisjoint(files))
-
-    def lint(self, files: Collection[str]) -> dict[str, tuple[Diagnostic, ...]]:
-        """What the tool says of each crate that reads any of the files, by the crate's target.
-
-        All of it: what is new since an earlier commit is for the caller to tell. rustc's own
-        warnings are left out, because the build has said them.
-        """
-        wanted = [file for file in files if file.endswith(".rs")]
-        return {one.target: self._look(one) for one in self.crates(wanted)}
-
     def command(self, one: Compiled) -> Command:
         """The command that looks at a crate."""
         crate, toolchain = one.crate, self._make.toolchain
@@ -153,12 +187,23 @@ class Lints:
         env = {**crate.env, "RUSTC_BOOTSTRAP": "1", "CLIPPY_CONF_DIR": SOURCE}
         return toolchain.command(words, binds=binds, cwd=OUTPUT, env=env)
 
-    def _look(self, one: Compiled) -> tuple[Diagnostic, ...]:
-        shutil.rmtree(self._scratch, ignore_errors=True)
+    def look(self, one: Compiled) -> tuple[Diagnostic, ...]:
+        """What the tool says of a crate.
+
+        All of it: what is new since an earlier commit is for the caller to tell. rustc's own
+        warnings are left out, because the build has said them.
+        """
+        remove_tree(self._scratch)
         self._scratch.mkdir(parents=True)
         with self._ctx.events.step(f"{self._tool} of {one.target}"):
-            done = self._ctx.runner.run(self.command(one), deadline=DEADLINE, check=False)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+            try:
+                done = self._ctx.runner.run(self.command(one), deadline=DEADLINE, check=False)
+            except (DeadlineExceeded, LimitExceeded) as error:
+                unless_machine_short(error)
+                message = f"{self._tool} of {one.target} was stopped: {error.message}"
+                return (Diagnostic(self._tool, Level.ERROR, message, lane=self._make.lane.name),)
+            finally:
+                remove_tree(self._scratch)
         found = [d for d in rust_json(done.output, self._tool, SOURCE) if self._own(d)]
         if not done.ok and not any(d.level is Level.ERROR for d in found):
             message = f"{self._tool} of {one.target} ended with status {done.status}"

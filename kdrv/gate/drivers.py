@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
 import sys
 import tempfile
 import time
@@ -20,13 +21,14 @@ from kdrv.build.api import BuildRequest, LaneBuild, Workbench, build
 from kdrv.build.lane import Language
 from kdrv.core.context import Context
 from kdrv.core.errors import DeadlineExceeded, KdrvError, SetupError, WorkFailed
-from kdrv.core.inside import inside, open_inside, read_text_inside
-from kdrv.core.limits import LimitExceeded
+from kdrv.core.inside import inside, open_inside, read_text_inside, understood
+from kdrv.core.limits import LimitExceeded, unless_machine_short
 from kdrv.core.project import FILENAME, Project, load_project
+from kdrv.core.release import release
 from kdrv.core.store import digest
-from kdrv.gate.results import this_code
-from kdrv.gate.trial import SEEDS, TASK, TOLD, Finding, Task, Told
-from kdrv.gate.walk import LaneWalk, Place
+from kdrv.gate.step import Place
+from kdrv.gate.trial import ENDED, SEEDS, TASK, TOLD, Finding, Task, Told
+from kdrv.gate.walk import LaneWalk
 from kdrv.kernel.arch import Arch
 from kdrv.testing.prepare import SIM, require_green
 from kdrv.toolchain.base import Toolchain
@@ -40,6 +42,10 @@ NEEDED = (
 """What of the cache a machine may need to boot."""
 TOLD_LIMIT = 4 << 20
 TRIAL_DEADLINE = 1800.0
+READY, STOPPED = "ready", "stopped"
+"""Findings that are no test's and no bug's: the driver did not come as far, or ran too long."""
+UNSURE = frozenset({READY, STOPPED, ENDED})
+"""What may come out otherwise the next time."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,9 @@ class Trial:
     def command(self) -> str:
         """What shows the same in a checkout of the commit."""
         if self.world == SIM:
-            limits = f"--seeds {SEEDS} --jobs 1"
-            return f"kdrv explore --kernel . --kernels plain {limits} {self.folder}"
-        return f"kdrv test --qemu --kernel . {self.folder}"
+            limits = ("--kernels", "plain", "--seeds", str(SEEDS), "--jobs", "1")
+            return shlex.join(("kdrv", "explore", "--kernel", ".", *limits, self.folder))
+        return shlex.join(("kdrv", "test", "--qemu", "--kernel", ".", self.folder))
 
 
 def try_driver(
@@ -79,14 +85,15 @@ def try_driver(
     here = walk.lane.arch
     arches = {SIM: Arch.UM} if here is Arch.UM else {QEMU: here, SIM: Arch.UM}
     for world, arch in arches.items():
-        key = digest(this_code(), place.tree, folder, world, walk.lane.identity, toolchain.identity)
+        key = digest(release(), place.tree, folder, world, walk.lane.identity, toolchain.identity)
         trial = walk.results.get(key, Trial)
         if trial:
             trial = replace(trial, reused=True)
         else:
             bench = Workbench(tree, toolchain, seed=walk.build if arch is here else None)
             trial = _tried(ctx, bench, folder, world, arch)
-            walk.results.put(key, trial)
+            if UNSURE.isdisjoint(finding.name for finding in trial.findings):
+                walk.results.put(key, trial)
         trials.append(trial)
     return tuple(trials)
 
@@ -95,15 +102,15 @@ def _tried(ctx: Context, bench: Workbench, folder: str, world: str, arch: Arch) 
     began = time.monotonic()
     with ctx.events.step(f"trying {folder} in {world}"):
         try:
-            project = _project(bench.tree.path, folder)
-            built = _built(ctx, bench, project, world, arch)
+            with understood(f"the project in {folder}"):
+                project = _project(bench.tree.path, folder)
+                built = _built(ctx, bench, project, world, arch)
             told = _told(ctx, Task(project.root, world, bench, built, ctx.cache))
         except _Refused as refused:
             told = Told(refused=refused.message)
-        except SetupError:
-            raise
         except KdrvError as error:
-            told = Told(findings=(Finding("ready", error.message),))
+            unless_machine_short(error)
+            told = Told(findings=(Finding(READY, error.message),))
     seconds = time.monotonic() - began
     return Trial(folder, world, told.tried, told.findings, told.refused, seconds)
 
@@ -155,10 +162,11 @@ def _told(ctx: Context, task: Task) -> Told:
         try:
             done = ctx.runner.run(command, deadline=TRIAL_DEADLINE, check=False)
         except (LimitExceeded, DeadlineExceeded) as error:
-            return Told(findings=(Finding("stopped", error.message),))
+            unless_machine_short(error)
+            return Told(findings=(Finding(STOPPED, error.message),))
         try:
             return msgspec.json.decode(read_text_inside(folder, Path(TOLD), TOLD_LIMIT), type=Told)
-        except (OSError, WorkFailed, msgspec.DecodeError):
+        except (OSError, WorkFailed, msgspec.DecodeError, RecursionError):
             if done.output.startswith(("bwrap: ", "setpriv: ")):
                 raise SetupError(
                     "this machine cannot make the sandbox in which a patch's tests run",
@@ -169,4 +177,4 @@ def _told(ctx: Context, task: Task) -> Told:
                 ) from None
             said = " / ".join(done.tail(3)) or "nothing"
             words = f"ended with status {done.status} and without a result, saying {said}"
-            return Told(findings=(Finding("ended", words),))
+            return Told(findings=(Finding(ENDED, words),))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdrv.core.context import Context
 from kdrv.core.errors import DeadlineExceeded
+from kdrv.core.limits import LimitExceeded, unless_machine_short
 from kdrv.gate.result import Check, Outcome
 from kdrv.toolchain.base import MODULE, SOURCE, Bind, Toolchain
 
@@ -63,7 +64,8 @@ def run(
     command = toolchain.command(("sh", f"{MODULE}/{SCRIPT}"), binds=binds, cwd=SOURCE)
     try:
         output = ctx.runner.run(command, deadline=deadline, check=False).output
-    except DeadlineExceeded as error:
+    except (DeadlineExceeded, LimitExceeded) as error:
+        unless_machine_short(error)
         # Text can be made to keep a tool busy for ever; that is no reason to judge nothing else.
         output = error.message
     parts = f"\n{output}".split(f"\n{mark}")[1:]

@@ -31,7 +31,7 @@ def read_range(theirs: Repo, ours: Repo, source: str) -> Series:
             raise UsageError(
                 f"{name} is no commit of {theirs.directory}",
                 expected="a branch, tag or commit id on both sides of ..",
-                remedy=f"git log --oneline {name}  (or fetch it first)",
+                remedy=f"git -C {theirs.directory} branch --all, or git fetch",
             )
         ends.append(commit)
     return read_series(ours, source, *ends)
@@ -50,7 +50,7 @@ def read_series(git: Repo, source: str, base: str, tip: str) -> Series:
         raise UsageError(
             f"{source} holds no patch",
             expected="the older end first" if swapped else "a tip with commits on top of the base",
-            remedy="kdrv gate TIP..BASE the other way round" if swapped else "git log BASE..TIP",
+            remedy=f"kdrv gate {tip[:12]}..{base[:12]}" if swapped else "git log BASE..TIP",
         )
     if len(commits[0]) < 2 or commits[0][1] != base:
         fork = git.run("merge-base", base, tip, check=False).output.strip()

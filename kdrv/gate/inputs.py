@@ -11,8 +11,11 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from kdrv.build.check_bench import RECORD_LIMIT
 from kdrv.build.configure import CONFIG_INPUTS
 from kdrv.gate.series import Change, Status
 from kdrv.toolchain.base import SOURCE
@@ -39,38 +42,23 @@ _NO_CODE = ("Documentation/", "LICENSES/", "tools/")
 _NO_INPUT = {"MAINTAINERS", "CREDITS", "COPYING", "README", ".mailmap", ".gitignore"}
 _NO_INPUT |= {".gitattributes", ".clang-format", ".editorconfig", ".rustfmt.toml", ".clippy.toml"}
 _NO_INPUT |= {".cocciconfig", ".get_maintainer.ignore", "kdrv.toml"}
-_SOURCES = {".c", ".h", ".S", ".rs", ".dts", ".dtsi", ".dtso", ".rst", ".txt", ".md", ".py"}
-"""Files that are only an input when a record names them: nothing reads them by wildcard."""
+_SOURCES = {".c", ".h", ".S", ".rs", ".dts", ".dtsi", ".dtso", ".rst", ".md"}
+"""Files that are only an input when a record names them: nothing reads them by wildcard, nor does
+a makefile that keeps no record (arch/x86/lib/x86-opcode-map.txt is read so)."""
 
 
+@dataclass(frozen=True)
 class Inputs:
-    """The inputs of one build directory, read anew only where it has changed."""
+    """The inputs of one build: the files of the tree that its records name (``files``) or Kconfig
+    read (``kconfig``), and the folders of the build directory in which something was made."""
 
-    def __init__(self, build: Path) -> None:
-        self._build = build
-        self._records: dict[Path, tuple[int, frozenset[str]]] = {}
-        self.files: frozenset[str] = frozenset()
-        self.kconfig: frozenset[str] = frozenset()
-        self._folders: frozenset[str] = frozenset()
-        self._headers: frozenset[str] = frozenset()
+    files: frozenset[str]
+    kconfig: frozenset[str]
+    folders: frozenset[str]
 
-    def read(self) -> None:
-        """Look at the build directory."""
-        seen: dict[Path, tuple[int, frozenset[str]]] = {}
-        folders = set()
-        for path, mtime in _records(self._build):
-            known = self._records.get(path)
-            if known is None or known[0] != mtime:
-                known = mtime, _names(path.read_bytes())
-            seen[path] = known
-            folders.add(str(path.parent.relative_to(self._build)))
-        self._records = seen
-        self.files = frozenset().union(*(names for _, names in seen.values()))
-        self._folders = frozenset(folders)
-        self._headers = frozenset(PurePosixPath(f).name for f in self.files if f.endswith(".h"))
-        listed = self._build / CONFIG_INPUTS
-        text = listed.read_bytes() if listed.is_file() else b""
-        self.kconfig = frozenset(name.decode(errors="replace") for name in _LISTED.findall(text))
+    @cached_property
+    def _headers(self) -> frozenset[str]:
+        return frozenset(PurePosixPath(f).name for f in self.files if f.endswith(".h"))
 
     def concerned(self, changes: Iterable[Change]) -> str:
         """The first reason why the lane may differ, in words; empty when none of it is read."""
@@ -90,7 +78,7 @@ class Inputs:
             return ""
         if _KBUILD.search(pure.name):
             # make descends only where it makes something.
-            visited = folder in self._folders or folder == "."
+            visited = folder in self.folders or folder == "."
             return f"make reads {path}" if visited or self._within(folder) else ""
         if pure.name.startswith("Kconfig"):
             return ""
@@ -111,7 +99,34 @@ class Inputs:
 
     def _within(self, folder: str) -> bool:
         """Whether the lane made anything in the folder or below it."""
-        return any(one == folder or one.startswith(f"{folder}/") for one in self._folders)
+        return any(one == folder or one.startswith(f"{folder}/") for one in self.folders)
+
+
+class Reader:
+    """Reads the inputs of one build directory, each record anew only where it has changed."""
+
+    def __init__(self, build: Path) -> None:
+        self._build = build
+        self._records: dict[Path, tuple[int, frozenset[str]]] = {}
+
+    def read(self) -> Inputs:
+        """Look at the build directory."""
+        seen: dict[Path, tuple[int, frozenset[str]]] = {}
+        folders = set()
+        for path, mtime in _records(self._build):
+            known = self._records.get(path)
+            if known is None or known[0] != mtime:
+                known = mtime, _names(_start(path))
+            seen[path] = known
+            folders.add(str(path.parent.relative_to(self._build)))
+        self._records = seen
+        listed = self._build / CONFIG_INPUTS
+        text = listed.read_bytes() if listed.is_file() else b""
+        return Inputs(
+            files=frozenset().union(*(names for _, names in seen.values())),
+            kconfig=frozenset(name.decode(errors="replace") for name in _LISTED.findall(text)),
+            folders=frozenset(folders),
+        )
 
 
 def _records(build: Path) -> Iterator[tuple[Path, int]]:
@@ -123,6 +138,11 @@ def _records(build: Path) -> Iterator[tuple[Path, int]]:
                 facts = path.lstat()
                 if stat.S_ISREG(facts.st_mode):
                     yield path, facts.st_mtime_ns
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(RECORD_LIMIT)
 
 
 def _names(record: bytes) -> frozenset[str]:

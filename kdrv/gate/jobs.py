@@ -7,6 +7,7 @@ come with the job as a git bundle.
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from kdrv.core.errors import UsageError
 from kdrv.core.limits import MIB, Limits
 from kdrv.core.process import Limited
 from kdrv.core.project import FILENAME
+from kdrv.core.release import release
 from kdrv.core.stopping import unless_stopped
 from kdrv.core.store import Store, digest
 from kdrv.gate import blast as radius
@@ -29,11 +31,12 @@ from kdrv.gate.lints import Lint, lint
 from kdrv.gate.message import judge_message
 from kdrv.gate.policy import Policy
 from kdrv.gate.result import Blast, Check
-from kdrv.gate.results import Results, this_code
+from kdrv.gate.results import Results
 from kdrv.gate.rustcode import judge_rust
 from kdrv.gate.series import Patch, Series
+from kdrv.gate.step import Place, Step
 from kdrv.gate.touched import touched
-from kdrv.gate.walk import LaneWalk, Place, Step, open_lane
+from kdrv.gate.walk import LaneWalk, open_lane
 from kdrv.gate.worktree import WorkTree
 from kdrv.toolchain.base import Toolchain
 from kdrv.toolchain.select import by_name
@@ -84,7 +87,7 @@ class Ground:
         theirs = open_repo(ctx, self.repository)
         ours = borrow(ctx, theirs)
         if ours.resolve(self.series.tip) is None:
-            _unbundle(ours, self.bundle, self.series)
+            _unbundle(ours, self.bundle, self.series, theirs.directory)
         return ours
 
 
@@ -128,13 +131,14 @@ def walk_lane(
         for number, place in enumerate(places):
             unless_stopped()
             steps.append(walk.step(place))
+            if steps[0].stopped:
+                raise _no_base(lane, steps[0])
             if not steps[-1].ok:
                 continue
             if number in boots:
                 booted[number] = boot(ctx, walk, place, toolchain)
                 if booted[number].ok and lane.language is Language.RUST:
-                    since = max((one for one in boots if one < number), default=0)
-                    folders = _drivers(ground, git, since, number)
+                    folders = _drivers(ground, git, max(trials, default=0), number)
                     trials[number] = _trials(ctx, walk, place, toolchain, folders)
             # After a patch only where there is something to compare with.
             for patch in ((number,) if (number, number - 1) in lints else ()) + (number + 1,):
@@ -155,6 +159,16 @@ def walk_lane(
         if patch == number and (patch, patch - 1) in lints
     }
     return LaneReport(lane.name, lane.language, tuple(steps), blasts, booted, pairs, trials)
+
+
+def _no_base(lane: Lane, base: Step) -> UsageError:
+    return UsageError(
+        f"lane {lane.name} cannot be built at the base: {base.stopped}",
+        expected="a base that builds within the policy's limits",
+        detail=[line for told in base.diagnostics for line in told.detail.splitlines()],
+        remedy="more in [policy.limits] of kdrv.toml; to see the build: "
+        "git worktree add /tmp/base BASE && kdrv build --all --kernel /tmp/base",
+    )
 
 
 def _drivers(ground: Ground, git: Repo, since: int, number: int) -> tuple[str, ...]:
@@ -197,7 +211,7 @@ def read_text(ground: Ground, ctx: Context | None = None) -> tuple[tuple[Check, 
         for patch in patches:
             unless_stopped()
             step.progress(patch.number - 1, len(patches), patch.subject)
-            key = digest(this_code(), patch.commit, ground.policy.identity, toolchain.identity)
+            key = digest(release(), patch.commit, ground.policy.identity, toolchain.identity)
             checks = results.get(key, tuple[Check, ...])
             if checks is None:
                 # The base's checkpatch.pl: no patch changes its own judge.
@@ -236,15 +250,15 @@ def _blasts(
     return tuple(found)
 
 
-def _unbundle(ours: Repo, bundle: bytes, series: Series) -> None:
+def _unbundle(ours: Repo, bundle: bytes, series: Series, clone: Path) -> None:
     with tempfile.NamedTemporaryFile(prefix="kdrv-", suffix=".bundle") as file:
         file.write(bundle)
         file.flush()
         done = ours.run("bundle", "unbundle", file.name, check=False)
     if not done.ok or ours.resolve(series.tip) is None:
         raise UsageError(
-            f"this machine's clone lacks the base {series.base[:12]} of the series",
-            expected="a clone at the same path that has the base commit",
-            remedy="git fetch there",
+            f"the clone {clone} on {platform.node()} lacks the base {series.base[:12]}",
+            expected="a clone at the same path, with the base commit, on every worker",
+            remedy=f"git -C {clone} fetch  (on {platform.node()})",
             detail=done.tail(3),
         )

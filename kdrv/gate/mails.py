@@ -12,24 +12,27 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
-from email.policy import default
+from email.policy import compat32
 from pathlib import Path
 
 from kdrv.core.context import Context
 from kdrv.core.errors import CommandFailed, SetupError, UsageError
-from kdrv.core.process import Command
+from kdrv.core.process import Command, Completed
 from kdrv.gate.git import Repo
 
 B4_DEADLINE = 300.0
 RECENT = 100
-MARK = re.compile(r"\[[^\]]*?\b(?P<number>\d+)/(?P<total>\d+)[^\]]*\]")
+AS_IT_IS = "surrogateescape"
+"""How bytes of a patch that are no UTF-8 pass through text and come out again the same."""
+MARK = re.compile(r"\[[^\]]*?\b(?P<number>\d{1,6})/(?P<total>\d{1,6})[^\]]*\]")
 BASE = re.compile(r"^base-commit: (?P<commit>[0-9a-f]{40,64})$", re.M)
 _REFUSED = re.compile(r"^error: patch failed: (?P<file>.+):(?P<line>\d+)$", re.M)
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail with a patch. ``diff`` is what git-mailinfo found below the message."""
+    """A mail with a patch. ``diff`` is what git-mailinfo found below the message; bytes that are
+    no UTF-8 stand in it as surrogates."""
 
     author: str
     email: str
@@ -80,7 +83,7 @@ def fetch(ctx: Context, identifier: str) -> str:
             expected="b4, or the patches as an mbox",
             remedy="pip install b4",
         )
-    command = Command((program, "am", "--no-cache", "-o", "-", identifier))
+    command = Command((program, "--quiet", "am", "--no-cache", "-o", "-", identifier))
     try:
         return ctx.runner.run(command, deadline=B4_DEADLINE).output
     except CommandFailed as error:
@@ -92,18 +95,16 @@ def fetch(ctx: Context, identifier: str) -> str:
         ) from error
 
 
-def read_mails(git: Repo, path: Path | None, text: bytes) -> tuple[Mail, ...]:
-    """The patches in a folder's files (``path``), else in the text of an mbox; in order.
+def read_mails(
+    git: Repo, folder: Path | None, text: bytes, name: str = "standard input"
+) -> tuple[Mail, ...]:
+    """The patches in a folder's files, else in the text of an mbox, called ``name``; in order.
 
     Cover letters and replies carry no patch and are left out. Raises :class:`UsageError` when
     nothing is left.
     """
     with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
-        if path and path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.is_file() and not _hidden(p))
-            sources = [file.read_bytes() for file in files]
-        else:
-            sources = [path.read_bytes() if path else text]
+        sources = [file.read_bytes() for file in _files(folder)] if folder else [text]
         mails = [
             mail
             for number, source in enumerate(sources)
@@ -112,19 +113,17 @@ def read_mails(git: Repo, path: Path | None, text: bytes) -> tuple[Mail, ...]:
     patches = [mail for mail in mails if mail.diff.strip() and not mail.subject.startswith("Re:")]
     if not patches:
         raise UsageError(
-            f"{path or 'standard input'} holds no patch",
+            f"{folder or name} holds no patch",
             expected="mails as git format-patch or b4 am write them",
             remedy="git format-patch --stdout BASE..TIP > series.mbox",
         )
     return tuple(sorted(patches, key=lambda mail: mail.order))
 
 
-def named_base(path: Path | None, text: bytes) -> str | None:
+def named_base(folder: Path | None, text: bytes) -> str | None:
     """The commit that ``base-commit:`` of git format-patch --base names."""
-    if path and path.is_dir():
-        text = b"\n".join(p.read_bytes() for p in sorted(path.iterdir()) if p.is_file())
-    elif path:
-        text = path.read_bytes()
+    if folder:
+        text = b"\n".join(file.read_bytes() for file in _files(folder))
     found = BASE.search(text.decode(errors="replace"))
     return found["commit"] if found else None
 
@@ -152,12 +151,17 @@ def apply(git: Repo, base: str, mails: Sequence[Mail]) -> Applied:
                 why = _why(repo, mail)
                 refused = Refused(mail, number, len(mails) - number, why or done.tail())
                 return Applied(base, tip, message_ids, refused)
-            tip = _commit(repo, tip, mail)
+            made = _commit(repo, tip, mail)
+            if not made.ok:
+                why = ("git makes no commit of this mail:", *made.tail(3))
+                refused = Refused(mail, number, len(mails) - number, why)
+                return Applied(base, tip, message_ids, refused)
+            tip = made.output.strip()
             message_ids[tip] = mail.message_id
     return Applied(base, tip, message_ids)
 
 
-def _commit(repo: Repo, parent: str, mail: Mail) -> str:
+def _commit(repo: Repo, parent: str, mail: Mail) -> Completed:
     # The same mails on the same base are the same commits: what was found of them is reused.
     env = {
         "GIT_AUTHOR_NAME": mail.author,
@@ -169,8 +173,8 @@ def _commit(repo: Repo, parent: str, mail: Mail) -> str:
     }
     tree = repo.text("write-tree")
     text = f"{mail.title}\n\n{mail.message}"
-    done = repo.run("commit-tree", tree, "-p", parent, "-F", "-", env=env, input=text)
-    return done.output.strip()
+    words = ("commit-tree", tree, "-p", parent, "-F", "-")
+    return repo.run(*words, env=env, input=text, check=False)
 
 
 def _why(repo: Repo, mail: Mail) -> tuple[str, ...]:
@@ -189,10 +193,13 @@ def _hunk(diff: str, file: str, line: int) -> list[str]:
     ours = next((part for part in parts if part.split("\n", 1)[0].endswith(f" b/{file}")), "")
     hunks = re.split(r"^(?=@@ )", ours, flags=re.M)[1:]
     hunk = next((one for one in hunks if one.startswith(f"@@ -{line},")), "")
-    return [f"  {text}" for text in hunk.split("\n-- \n")[0].splitlines()]
+    shown = hunk.encode(errors=AS_IT_IS).decode(errors="replace")
+    return [f"  {text}" for text in shown.split("\n-- \n")[0].splitlines()]
 
 
 def _split(git: Repo, source: bytes, scratch: Path) -> Iterator[Mail]:
+    if not source.strip():
+        return
     scratch.mkdir()
     mbox = scratch / "mbox"
     mbox.write_bytes(source)
@@ -204,9 +211,9 @@ def _split(git: Repo, source: bytes, scratch: Path) -> Iterator[Mail]:
 def _mail(git: Repo, file: Path, scratch: Path) -> Mail:
     message, diff = scratch / "message", scratch / "diff"
     text = file.read_bytes()
-    headers = BytesHeaderParser(policy=default).parsebytes(text)
+    headers = BytesHeaderParser(policy=compat32).parsebytes(text)
     words = ("mailinfo", "--encoding=UTF-8", "-k", str(message), str(diff))
-    done = git.run(*words, input=text.decode(errors="replace"), check=False)
+    done = git.run(*words, input=text.decode(errors=AS_IT_IS), check=False)
     fields = dict(line.split(": ", 1) for line in done.output.splitlines() if ": " in line)
     return Mail(
         author=fields.get("Author", ""),
@@ -214,10 +221,10 @@ def _mail(git: Repo, file: Path, scratch: Path) -> Mail:
         date=fields.get("Date", ""),
         subject=fields.get("Subject", ""),
         message=message.read_text(errors="replace") if message.exists() else "",
-        diff=diff.read_text(errors="replace") if diff.exists() else "",
+        diff=diff.read_text(errors=AS_IT_IS) if diff.exists() else "",
         message_id=str(headers.get("Message-ID", "")).strip(),
     )
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))

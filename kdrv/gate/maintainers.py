@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kdrv.core.context import Context
+from kdrv.core.errors import DeadlineExceeded
+from kdrv.core.limits import LimitExceeded, unless_machine_short
 from kdrv.toolchain.base import SOURCE, Bind, Toolchain
 
 LIST = "MAINTAINERS"
@@ -36,7 +38,11 @@ def maintainers(
         return ()
     argv = ["perl", f"./{SCRIPT}", *_OPTIONS, *(word for name in named for word in ("-f", name))]
     command = toolchain.command(argv, binds=[Bind(tree, SOURCE)], cwd=SOURCE)
-    done = ctx.runner.run(command, deadline=DEADLINE, check=False)
+    try:
+        done = ctx.runner.run(command, deadline=DEADLINE, check=False)
+    except (DeadlineExceeded, LimitExceeded) as error:
+        unless_machine_short(error)
+        return ()
     lines = (line for line in done.output.splitlines() if line.isprintable())
     found = [match for line in lines if (match := _LINE.match(line))]
     people = [match["who"] for match in found if not _MAILING_LIST.match(match["role"])]

@@ -34,6 +34,9 @@ PEOPLE = (
     "Cc",
 )
 """Tags that name a person."""
+ADDRESSES = ("Cc", "Reported-by", "Tested-by")
+"""Those of them that robots and lists have too, which are only an address: ``<stable@...> # 6.1.x``
+(Documentation/process/stable-kernel-rules.rst)."""
 KNOWN = (*PEOPLE, FIXES, "Closes", "Link", "Assisted-by", *NOTICES.values())
 SHORTEST = 12
 """Digits of a commit's id in a Fixes tag, at least."""
@@ -157,9 +160,9 @@ def _one(trailer: Trailer) -> list[Diagnostic]:
         return [_wrong(f"{known} gives no reason", trailer)]
     if known in PEOPLE:
         person = _PERSON.match(trailer.value)
-        if known == "Cc" and _BARE.match(trailer.value):
+        if known in ADDRESSES and _BARE.match(trailer.value):
             return []
-        if not person or not person["name"].strip():
+        if not person or not (person["name"].strip() or known in ADDRESSES):
             level = Level.ERROR if known in (SIGNED, CO_DEVELOPED) else Level.WARNING
             return [_wrong(f"{known} names nobody as Name <address>", trailer, level)]
         if not _MORE.match(person["more"]):

@@ -27,6 +27,9 @@ from kdrv.gate.series import Patch
 NOTICES = {"rust": "Breaks-Rust", "c": "Breaks-C"}
 """The trailer by which a patch announces that it breaks a language's build, and why."""
 
+_ALL_RULES = "correct it; every rule, in words: kdrv gate --explain --repo /"
+"""Nowhere near the file that is wrong."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -100,11 +103,11 @@ def load_policy(path: Path | None = None, preset: str | None = None) -> Policy:
 
 
 def judge_red(
-    policy: Policy, language: str, breaker: Patch, patch: Patch, *, last: bool
+    policy: Policy, language: str, breaker: Patch, *, last: bool
 ) -> tuple[Outcome, str, str]:
-    """What it means that a language does not build after ``patch``: outcome, why, citation.
+    """What it means that a language does not build after a patch: outcome, why, citation.
 
-    ``breaker`` is the patch of the series that broke it (``patch`` itself or an earlier one),
+    ``breaker`` is the patch of the series that broke it (that one or an earlier one),
     ``last`` whether the series ends here. ``language`` is ``rust`` or ``c``.
     """
     key = f"build.{language}"
@@ -141,17 +144,19 @@ def _read(path: Path) -> str:
         raise UsageError(
             f"cannot read the policy in {path}: {error}",
             expected="a kdrv.toml with a [policy] table",
-            remedy="kdrv gate --explain",
+            remedy=_ALL_RULES,
         ) from error
 
 
 def _table(path: Path, text: str) -> dict[str, Any]:
     try:
         table = tomllib.loads(text).get("policy", {})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is no valid TOML: {error}", expected="TOML 1.0") from error
     if not isinstance(table, dict):
         raise _wrong(path, text, "", "policy is not a table")
+    if not isinstance(table.get("why", {}), dict):
+        raise _wrong(path, text, "why", "policy.why is not a table", '"build.rust" = "…"')
     return table
 
 
@@ -185,7 +190,7 @@ def _lines(text: str) -> dict[str, int]:
     key is of the statement with which it appears.
     """
     found: dict[str, int] = {}
-    lines = text.splitlines()
+    lines = text.split("\n")
     begin = 1
     for end in range(1, len(lines) + 1):
         try:
@@ -193,7 +198,9 @@ def _lines(text: str) -> dict[str, int]:
         except tomllib.TOMLDecodeError:
             continue
         if isinstance(table, dict):
-            for key in (*table, *_keys(table), *(f"why.{name}" for name in table.get("why", ()))):
+            why = table.get("why", {})
+            reasons = why if isinstance(why, dict) else ()
+            for key in (*table, *_keys(table), *(f"why.{name}" for name in reasons)):
                 found.setdefault(key, begin)
         begin = end + 1
     return found
@@ -252,7 +259,7 @@ def _wrong(
     lines = _lines(text)
     line = lines.get(key) or lines.get(key.partition(".")[0])
     place = f"{path}:{line}" if line else str(path or "policy")
-    return UsageError(f"{place}: {what}", expected=expected, remedy="kdrv gate --explain")
+    return UsageError(f"{place}: {what}", expected=expected, remedy=_ALL_RULES)
 
 
 def _toml(key: str, value: Any) -> str:

@@ -5,18 +5,19 @@ Every write is a transaction of its own, so a run that is killed has kept all it
 
 from __future__ import annotations
 
-import hashlib
 import re
+import shlex
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from kdrv.core.context import Context
+from kdrv.core.errors import SetupError
 
 T = TypeVar("T")
 BUSY_SECONDS = 60.0
@@ -26,18 +27,31 @@ BUSY_SECONDS = 60.0
 def open_database(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
     """A database of the gate's; another process may have it open at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute(schema)
-        yield database
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as database:
+            _share(database)
+            database.execute("PRAGMA synchronous=NORMAL")
+            database.execute(schema)
+            yield database
+    except sqlite3.Error as error:
+        raise SetupError(
+            f"the database {path} cannot be used: {error}",
+            expected="a file that only kdrv has written, on a disk with room",
+            remedy=f"rm {shlex.quote(str(path))}: what it remembers is found again",
+        ) from error
 
 
-@cache
-def this_code() -> str:
-    """A digest of the gate's own code: what it found with other code may be found no more."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+def _share(database: sqlite3.Connection) -> None:
+    """Let readers and a writer work side by side. For this change alone SQLite does not wait."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 class Results:

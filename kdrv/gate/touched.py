@@ -37,7 +37,7 @@ def _symbol(text: str) -> str | None:
     """
     try:
         driver = tomllib.loads(text).get("driver")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""  # whoever loads it will say what is wrong
     if not isinstance(driver, dict):
         return None

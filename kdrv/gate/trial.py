@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from kdrv.explore.campaign import Campaign, CampaignResult, Limits
 from kdrv.explore.hunt import Found
 from kdrv.explore.subject import prepare
 from kdrv.testing.prepare import SIM, Prepared, TestRequest, make_request, prepare_built
-from kdrv.testing.run import run_project
+from kdrv.testing.run import CaseResult, run_project
 
 TASK = "task"
 TOLD = "told.json"
+ENDED = "ended"
+"""The name of a finding that is no test's: they ended before they were through."""
 SEEDS = 200
 SECONDS = 120.0
 """A campaign ends after so many plans, on a slow machine after so long."""
@@ -79,9 +82,7 @@ def carry_out(task: Task, folder: Path) -> Told:
             run = run_project(
                 ctx, request, ("-p", "no:cacheprovider"), scratch, quiet=True, prepare=built
             )
-            failed = [case for case in run.cases if case.outcome == "failed"]
-            findings = tuple(Finding(case.name, _last(case.detail)) for case in failed)
-            return Told(len(run.cases), findings)
+            return of_tests(run.cases, run.status)
         subject = prepare(ctx, request, scratch, kinds=(False,), ready=built)
         shown = subject.reconnoitre(ctx)
         limits = Limits(SEEDS, SECONDS)
@@ -91,6 +92,18 @@ def carry_out(task: Task, folder: Path) -> Told:
     except KdrvError as error:
         return Told(findings=(Finding("ready", error.message),))
     return Told(campaign.runs, tuple(_bug(found) for found in campaign.bugs))
+
+
+def of_tests(cases: Sequence[CaseResult], status: int) -> Told:
+    """What came of tests, and of the status with which pytest ended.
+
+    They passed only if pytest says so too, and something ran: tests can end it as they like.
+    """
+    failed = [case for case in cases if case.outcome == "failed"]
+    findings = [Finding(case.name, _last(case.detail)) for case in failed]
+    if not findings and (status or not cases):
+        findings.append(Finding(ENDED, f"pytest ended with status {status}, and no test failed"))
+    return Told(len(cases), tuple(findings))
 
 
 def _last(detail: str) -> str:

@@ -17,7 +17,7 @@ from kdrv.gate.jobs import LaneReport
 from kdrv.gate.policy import Policy, judge_red
 from kdrv.gate.result import Break, Check, Outcome
 from kdrv.gate.series import Patch, Series
-from kdrv.gate.walk import Step
+from kdrv.gate.step import Step
 from kdrv.testing.prepare import SIM
 
 SPARSE = "sparse"
@@ -106,7 +106,7 @@ class LaneJudge:
             breaker = self.series.patches[since - 1]
             last = patch.number == len(self.series.patches)
             language = self.report.language.value
-            outcome, why, policy = judge_red(self.policy, language, breaker, patch, last=last)
+            outcome, why, policy = judge_red(self.policy, language, breaker, last=last)
         else:
             # What the base has broken, a patch can only make worse.
             outcome = Outcome.FAIL if lost or errors else Outcome.WARN

@@ -12,10 +12,10 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
-from kdrv.build.configure import CONFIG, STAMP, configure
+from kdrv.build.configure import CONFIG, STAMP, Unconfigurable, configure
 from kdrv.build.diagnostics import Diagnostic, Level, parse
 from kdrv.build.explain import explain_lane
 from kdrv.build.interrupted import guarded, undo
@@ -23,79 +23,62 @@ from kdrv.build.lane import Lane, Language
 from kdrv.build.make import BUILD_DEADLINE, Heard, Make, run
 from kdrv.build.vetting import start_afresh, vet
 from kdrv.core.context import Context
-from kdrv.core.errors import DeadlineExceeded, KdrvError, SetupError
-from kdrv.core.inside import UntrustedFile
-from kdrv.core.limits import LimitExceeded
-from kdrv.core.store import Store, digest
+from kdrv.core.errors import (
+    CommandFailed,
+    DeadlineExceeded,
+    KdrvError,
+    SetupError,
+    UsageError,
+    WorkFailed,
+)
+from kdrv.core.inside import UntrustedFile, read_text_inside, understood
+from kdrv.core.limits import LimitExceeded, unless_machine_short
+from kdrv.core.store import Store, digest, write_atomic
 from kdrv.gate.bindings import Symbol, digest_of, pack, read_symbols, unpack
 from kdrv.gate.git import Repo
 from kdrv.gate.history import changes
-from kdrv.gate.inputs import Inputs
+from kdrv.gate.inputs import Inputs, Reader
 from kdrv.gate.results import Results, Said
+from kdrv.gate.step import Lost, Place, Step
 from kdrv.gate.warm import warm
 from kdrv.gate.worktree import WorkTree
 from kdrv.kernel.arch import TRAITS
 from kdrv.kernel.kconfig import read_settings
-from kdrv.kernel.tree import KernelTree, read_version
+from kdrv.kernel.tree import KernelTree, version_in
 from kdrv.toolchain.base import Toolchain
 
 CHECKED = ("C=1", "CF=-fdiagnostic-prefix")
 """sparse looks at each file that is compiled; what kbuild saves of the command stays the same."""
 KIND = "gate-lane"
-FORMAT = "gate-step-3"
+FORMAT = "gate-step-4"
 LOG = "make.log"
+MAKEFILE_LIMIT = 1 << 20
 _TARGET = re.compile(r"^  (?P<target>[A-Z][A-Z0-9_+]*(?: \[M\]| [LPT])? +\S.*)$")
 
-# A compiler that could not run says nothing of the patch.
-_TROUBLE = re.compile(
-    r"^.*(?:Resource temporarily unavailable|No space left on device|Cannot allocate memory"
-    r"|virtual memory exhausted|out of memory allocating|Killed signal terminated program"
-    r"|signal: 9, SIGKILL).*$",
+# A compiler that could not run says nothing of the patch; a line of source that it shows can say
+# anything (``12 | pr_err("No space left on device");``), as can an #error.
+TROUBLE = re.compile(
+    r"^(?!\s*\d*\s*\|)(?!.*#(?:error|warning)\b).*(?:Resource temporarily unavailable"
+    r"|No space left on device|Cannot allocate memory|virtual memory exhausted"
+    r"|out of memory allocating|Killed signal terminated program|signal: 9, SIGKILL"
+    r"|\] (?:Killed|Error 137)$).*$",
     re.M,
 )
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A symbol that the lane asks for and the configuration does not have; see Explanation."""
-
-    symbol: str
-    summary: str
-    change: str
-    follows: bool
+class Unbuildable(WorkFailed):
+    """A commit that make cannot even be asked to build."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One lane at one commit.
-
-    ``diagnostics`` is all that a build from nothing would say. ``lost`` are requested symbols that
-    Kconfig refused; nothing is compiled then. ``config`` are the symbols that are on (``FOO=y``).
-    ``bindings`` is the key of what Rust sees of C. ``untouched`` says in words that the lane reads
-    nothing of what changed since a commit that was built. ``stopped`` says which limit the build
-    went beyond. ``reused`` is true for what an earlier run had found; ``log`` is make's output.
-    """
-
-    ok: bool
-    diagnostics: tuple[Diagnostic, ...]
-    lost: tuple[Lost, ...]
-    config: frozenset[str]
-    targets: int
-    seconds: float
-    bindings: str = ""
-    log: str = ""
-    untouched: str = ""
-    stopped: str = ""
-    reused: bool = False
-
-
-@dataclass(frozen=True)
-class Place:
-    """A commit on the way: its id, its content's id, what to call it (``patch 3``)."""
-
-    commit: str
-    tree: str
-    label: str
+_VERDICTS = (
+    LimitExceeded,
+    DeadlineExceeded,
+    UntrustedFile,
+    Unbuildable,
+    Unconfigurable,
+    UsageError,
+)
+"""What a commit can do to its own build; everything else is the machine's or the caller's."""
 
 
 class LaneWalk:
@@ -124,22 +107,39 @@ class LaneWalk:
         self._log = folder / LOG
         self._said = Said(folder / "said.sqlite")
         self.results = Results.of(ctx)
-        self.inputs = Inputs(self.build)
+        self._reader = Reader(self.build)
+        self._before: tuple[str, Step] | None = None
 
     def step(self, place: Place) -> Step:
         """The lane at a commit: known from before, proven untouched, or built now."""
         key = digest(FORMAT, place.tree, *self._identity())
         if known := self.results.get(key, Step):
-            return replace(known, reused=True)
-        step = self._unconcerned(place.commit) or self._built(place)
-        if not step.stopped:
-            self.results.put(key, step)
+            step = replace(known, reused=True)
+        else:
+            references = (self._before, self._last_built())
+            found = (self._unconcerned(place.commit, one) for one in references if one)
+            step = next(filter(None, found), None) or self._built(place)
+            if not step.stopped:
+                self.results.put(key, step)
+        self._before = place.commit, step
         return step
 
     def have(self, place: Place) -> None:
-        """Have the kernel of a commit in the build directory, not only its result."""
-        if not self._unconcerned(place.commit):
-            self._built(place)
+        """Have the kernel of a commit that is green in the build directory, not only its result.
+
+        Raises :class:`SetupError` when it does not build this time.
+        """
+        built = self._last_built()
+        if built and self._unconcerned(place.commit, built):
+            return
+        step = self._built(place)
+        if not step.ok:
+            raise SetupError(
+                f"{place.label} was green in lane {self.lane.name} and does not build now: "
+                f"{step.stopped or step.diagnostics[0].message}",
+                expected="the same commit to build as it did",
+                remedy="kdrv gate once more: it goes on where it stopped",
+            )
 
     def _identity(self) -> tuple[object, ...]:
         return self.lane.identity, self.variables, self._toolchain.identity
@@ -154,58 +154,74 @@ class LaneWalk:
         """What is made."""
         return TRAITS[self.lane.arch].goals
 
-    def _unconcerned(self, commit: str) -> Step | None:
-        """The step of the commit that is built, if nothing the lane reads differs from it."""
-        if not self._at.exists():
-            return None
-        at, key = self._at.read_text().split()
-        built = self.results.get(key, Step)
-        if built is None or not built.ok:
+    def _unconcerned(self, commit: str, reference: tuple[str, Step]) -> Step | None:
+        """The step of another commit, if nothing that its build has read differs from it."""
+        at, known = reference
+        inputs = self.results.get(known.inputs, Inputs)
+        if inputs is None:
             return None  # what a failed build would have read is not known
+        if self._git.resolve(at) is None:
+            return None  # amended since, and collected
         began = time.monotonic()
-        self.inputs.read()
-        if self.inputs.concerned(changes(self._git, at, commit)):
+        if inputs.concerned(changes(self._git, at, commit)):
             return None
         words = f"reads nothing of what differs from {at[:12]}"
         seconds = time.monotonic() - began
-        return replace(built, untouched=words, targets=0, seconds=seconds, reused=False)
+        return replace(known, untouched=words, targets=0, seconds=seconds, reused=False)
+
+    def _last_built(self) -> tuple[str, Step] | None:
+        """The commit that stands in the build directory, and its step."""
+        commit, _, key = (self._at.read_text() if self._at.exists() else "").partition(" ")
+        step = self.results.get(key, Step)
+        return (commit, step) if step else None
 
     def _built(self, place: Place) -> Step:
         began, started = time.monotonic(), time.time()
-        key = self._at.read_text().split()[1] if self._at.exists() else ""
-        before = self.results.get(key, Step)
+        before = self._last_built()
         self._at.unlink(missing_ok=True)
-        tree = self.tree(place.commit)
-        make = Make(tree, self.lane, self._toolchain, self.build)
-        if not self.variables and warm(self.ctx, make):
-            self._checkout.refresh()
         try:
+            make = Make(self.tree(place.commit), self.lane, self._toolchain, self.build)
+            if not self.variables and warm(self.ctx, make):
+                self._checkout.refresh()
+            left = f"what {place.label} left in lane {self.lane.name}"
             with guarded(self.build):
-                self._configure(make, place.commit)
+                with understood(left):
+                    self._configure(make, place.commit)
+                    vet(self.build)
+                    lost = self._lost(make)
+                targets, ok = (0, False) if lost else self._made(make, place)
                 vet(self.build)
-                lost = self._lost(make)
-                heard, ok = (0, False) if lost else self._made(make, place)
-                vet(self.build)
-        except (LimitExceeded, DeadlineExceeded, UntrustedFile) as error:
-            if isinstance(error, LimitExceeded) and error.what.startswith("spare"):
-                raise  # the machine was short of it, whoever took it
+            with understood(left):
+                step = self._read(targets, lost, before, ok=ok)
+        except _VERDICTS as error:
+            unless_machine_short(error)
             undo(self.build, started)
             self._vet()
             return self._stopped(error, time.monotonic() - began)
-        step = Step(
-            ok=ok,
-            diagnostics=() if lost else self._diagnostics(),
-            lost=lost,
-            config=_on(self.build / CONFIG),
-            targets=heard,
-            seconds=time.monotonic() - began,
-            bindings=self._bindings(before.bindings if before else "") if not lost else "",
-            log="" if lost else str(self._log),
-        )
+        step = replace(step, seconds=time.monotonic() - began)
         if not lost:
             key = digest(FORMAT, place.tree, *self._identity())
-            self._at.write_text(f"{place.commit} {key}")
+            write_atomic(self._at, f"{place.commit} {key}")
         return step
+
+    def _read(
+        self, targets: int, lost: tuple[Lost, ...], before: tuple[str, Step] | None, *, ok: bool
+    ) -> Step:
+        """What a build left; ``before`` is what stood there earlier."""
+        config = _on(self.build / CONFIG)
+        if lost:
+            return Step(ok, (), lost, config, targets, 0.0)
+        return Step(
+            ok,
+            self._diagnostics(),
+            lost,
+            config,
+            targets,
+            0.0,
+            bindings=self._bindings(before[1].bindings if before else ""),
+            inputs=self._inputs() if ok else "",
+            log=str(self._log),
+        )
 
     def _vet(self) -> None:
         """Begin anew if the build directory is not to be trusted."""
@@ -213,7 +229,7 @@ class LaneWalk:
             vet(self.build)
         except UntrustedFile as error:
             self.ctx.events.note(f"lane {self.lane.name} is built anew: {error.message}")
-            start_afresh(self.ctx, self.build)
+            start_afresh(self.build)
 
     def _stopped(self, error: KdrvError, seconds: float) -> Step:
         """A build that had to be stopped: that is a verdict, and not kept."""
@@ -222,10 +238,24 @@ class LaneWalk:
         return Step(False, (told,), (), frozenset(), 0, seconds, stopped=error.message)
 
     def tree(self, commit: str) -> KernelTree:
-        """The work tree, as it is at a commit."""
-        self._checkout.checkout(commit)
+        """The work tree, as it is at a commit.
+
+        Raises :class:`Unbuildable` for one that no file system takes, or whose top Makefile is no
+        kernel's.
+        """
         path = self._checkout.path
-        return KernelTree(path, read_version(path), origin=f"commit {commit[:12]}")
+        try:
+            self._checkout.checkout(commit)
+        except CommandFailed as error:
+            said = "\n".join(error.detail)
+            if TROUBLE.search(said):
+                raise
+            raise Unbuildable("git cannot check the commit out", detail=error.detail) from error
+        try:
+            text = read_text_inside(path, Path("Makefile"), MAKEFILE_LIMIT)
+            return KernelTree(path, version_in(text, path), origin=f"commit {commit[:12]}")
+        except (OSError, UntrustedFile, UsageError) as error:
+            raise Unbuildable(f"the tree has no Makefile of a kernel: {error}") from error
 
     def _configure(self, make: Make, commit: str) -> None:
         """Make .config anew where it may come out otherwise than it did last time."""
@@ -234,12 +264,14 @@ class LaneWalk:
             self._configured.unlink(missing_ok=True)
             (self.build / STAMP).unlink(missing_ok=True)
         configure(self.ctx, make, self.ctx.jobs)
-        self._configured.write_text(commit)
+        write_atomic(self._configured, commit)
 
     def _kconfig_differs(self, at: str, commit: str) -> bool:
-        self.inputs.read()
+        if self._git.resolve(at) is None:
+            return True
+        known = self._reader.read().kconfig
         paths = {path for change in changes(self._git, at, commit) for path in change.paths}
-        return any(path in self.inputs.kconfig or "Kconfig" in path for path in paths)
+        return any(path in known or "Kconfig" in path for path in paths)
 
     def _lost(self, make: Make) -> tuple[Lost, ...]:
         found = explain_lane(self.ctx, make, self.build / CONFIG)
@@ -258,7 +290,7 @@ class LaneWalk:
 
             command = make.command(["-k", *self.variables, *self.goals], jobs=self.ctx.jobs)
             done = run(self.ctx, command, heard, self._log, on_line=line, deadline=self.deadline)
-        if not done.ok and (trouble := _TROUBLE.search(done.output)):
+        if not done.ok and (trouble := TROUBLE.search(done.output)):
             raise SetupError(
                 f"the machine could not go on building {place.label}, lane {self.lane.name}: "
                 f"{trouble.group().strip()}",
@@ -275,6 +307,14 @@ class LaneWalk:
         key = digest("bindings-1", digest_of(self.build), earlier)
         if self.results.get(key, bytes) is None:
             self.results.put(key, pack(read_symbols(self.build, self.symbols(earlier))))
+        return key
+
+    def _inputs(self) -> str:
+        """Keep what the build has read."""
+        inputs = self._reader.read()
+        key = digest("inputs-1", *(sorted(names) for names in astuple(inputs)))
+        if self.results.get(key, Inputs) is None:
+            self.results.put(key, inputs)
         return key
 
     def symbols(self, key: str) -> dict[str, Symbol]:

@@ -8,14 +8,14 @@ time: a source that is byte for byte the package's gets the package's time, any 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from kdrv.build.configure import CONFIG
 from kdrv.build.kernel import built_before, copy_build
 from kdrv.build.make import Make
 from kdrv.core.context import Context
-from kdrv.gate.inputs import BUILD_TOOLS, Inputs
+from kdrv.core.store import remove_tree
+from kdrv.gate.inputs import BUILD_TOOLS, Reader
 from kdrv.kernel.source import unpacked
 
 
@@ -34,10 +34,9 @@ def warm(ctx: Context, make: Make) -> bool:
     else:
         return False
     with ctx.events.step(f"starting from lane {make.lane.name} of {tree.origin}"):
-        shutil.rmtree(make.output)
+        remove_tree(make.output)
         copy_build(ctx, entry.data, make.output)
-        inputs = Inputs(make.output)
-        inputs.read()
+        inputs = Reader(make.output).read()
         for name in inputs.files | inputs.kconfig | _tools(tree.path):
             _date(tree.path / name, make.tree.path / name)
     return True

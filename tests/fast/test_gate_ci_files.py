@@ -34,7 +34,7 @@ def test_the_github_workflow_judges_a_pull_request() -> None:
         assert "${{" not in step.get("run", "")
         assert shell_is_sound(step.get("run", ""))
     run = "\n".join(step.get("run", "") for step in job["steps"])
-    assert "pip install kdrv" in run
+    assert 'pip install "${KDRV' in run
     assert 'kdrv gate "$base..$TIP" --github' in run
     (checkout,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/chec")]
     assert checkout["with"]["fetch-depth"] == 0
@@ -45,7 +45,7 @@ def test_the_gitlab_job_judges_a_merge_request() -> None:
     job = load("gitlab")["kdrv-gate"]
     script = "\n".join([*job["before_script"], *job["script"]])
     assert shell_is_sound(script)
-    assert "pip install kdrv" in script
+    assert 'pip install "${KDRV' in script
     assert 'kdrv gate "$CI_MERGE_REQUEST_DIFF_BASE_SHA..$tip" --gitlab' in script
     reports = job["artifacts"]["reports"]
     assert reports == {"junit": "kdrv-gate.xml", "codequality": "kdrv-gate-quality.json"}

@@ -2,24 +2,27 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kdrv.build.diagnostics import Level, fresh
+from kdrv.build.diagnostics import Diagnostic, Level, fresh
 from kdrv.build.lane import Language, make_lane
 from kdrv.build.make import Make
 from kdrv.core.context import Context
+from kdrv.core.limits import LimitExceeded
 from kdrv.core.process import Command
-from kdrv.gate.crates import Lints, Tool, compiled
+from kdrv.gate.crates import Lints, Tool, compiled, content, reading
 from kdrv.kernel.tree import open_tree
 from kdrv.toolchain.debian import DebianToolchain
 from tests.fast.conftest import FakeRunner
 
 KERNEL = """\
 savedcmd_rust/kernel.o :=  OBJTREE=/run/kdrv/out rustc --edition=2021 -Wclippy::all \
-@./include/generated/rustc_cfg --extern bindings --emit=dep-info=rust/.kernel.o.d \
---emit=obj=rust/kernel.o --emit=metadata=rust/libkernel.rmeta --crate-type rlib -L./rust \
+--target=./scripts/target.json @./include/generated/rustc_cfg --extern bindings \
+--emit=dep-info=rust/.kernel.o.d --emit=obj=rust/kernel.o \
+--emit=metadata=rust/libkernel.rmeta --crate-type rlib -L./rust \
 --crate-name kernel /run/kdrv/src/rust/kernel/lib.rs --sysroot=/dev/null \
 -Zunstable-options    ; ./tools/objtool/objtool rust/kernel.o
 
@@ -67,6 +70,9 @@ RECORDS = {
 }
 MADE = ("rust/kernel.o", "rust/libbindings.rmeta", "rust/libkernel.rmeta", "samples/rust/mini.o")
 MADE += ("rust/libmacros.so", "scripts/target", "lib/x.o", "lib/y.o")
+MADE += ("include/generated/rustc_cfg", "scripts/target.json")
+SOURCES = ("rust/kernel/lib.rs", "rust/kernel/virt.rs", "rust/kernel/other.rs")
+SOURCES += ("rust/macros/lib.rs", "samples/rust/mini.rs")
 
 
 @pytest.fixture
@@ -82,6 +88,9 @@ def build(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(build: Path, fake_tree: Path) -> Make:
+    for name in SOURCES:
+        (fake_tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (fake_tree / name).touch()
     toolchain = DebianToolchain(Path("/root-of-debian"), "id", {"rustc": "1.85.1"})
     return Make(open_tree(fake_tree), make_lane(Language.RUST), toolchain, build)
 
@@ -101,6 +110,10 @@ def _message(code: str, text: str, line: int, level: str = "warning") -> str:
 
 
 UNSAFE = "clippy::undocumented_unsafe_blocks"
+
+
+def _lint(lints: Lints, make: Make, files: list[str]) -> dict[str, tuple[Diagnostic, ...]]:
+    return {one.target: lints.look(one) for one in reading(make, files)}
 
 
 def test_the_crates_of_a_build_are_what_rustc_compiled_for_the_kernel(build: Path) -> None:
@@ -142,7 +155,8 @@ def test_clippy_takes_the_place_of_rustc(
         return _message(UNSAFE, "unsafe block missing a safety comment", 9)
 
     runner.answers = [("clippy-driver", look)]
-    found = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY).lint(["rust/kernel/virt.rs", "x.c"])
+    lints = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY)
+    found = _lint(lints, make, ["rust/kernel/virt.rs", "x.c"])
     ((target, (lint,)),) = found.items()
     assert target == "rust/kernel.o"
     assert (lint.tool, lint.file, lint.line, lint.code) == (
@@ -169,8 +183,8 @@ def test_clippy_takes_the_place_of_rustc(
     assert ("--setenv", "CLIPPY_CONF_DIR", "/run/kdrv/src") in zip(
         argv, argv[1:], argv[2:], strict=False
     )
-    bound = [argv[at : at + 3] for at, word in enumerate(argv) if word.endswith("bind")]
-    assert [(one[0], one[2]) for one in bound[1:]] == [
+    bound = [(word, argv[at + 2]) for at, word in enumerate(argv) if word.endswith("bind")]
+    assert [(how, where) for how, where in bound if where.startswith("/run/kdrv")] == [
         ("--ro-bind", "/run/kdrv/src"),
         ("--ro-bind", "/run/kdrv/out"),
         ("--bind", "/run/kdrv/modout"),
@@ -183,7 +197,7 @@ def test_rustdoc_looks_at_private_items_of_drivers_only(
 ) -> None:
     runner.answers = [("rustdoc", "")]
     lints = Lints(ctx, make, tmp_path / "lint", Tool.RUSTDOC)
-    found = lints.lint(["samples/rust/mini.rs", "rust/macros/lib.rs", "scripts/target.rs"])
+    found = _lint(lints, make, ["samples/rust/mini.rs", "rust/macros/lib.rs", "scripts/target.rs"])
     assert found == {"rust/libmacros.so": (), "samples/rust/mini.o": ()}
     macros, mini = runner.ran
     assert "--document-private-items" not in macros.argv
@@ -198,7 +212,8 @@ def test_what_the_build_has_said_is_not_repeated_but_errors_are(
     said = _message("unused_variables", "unused", 3) + _message(UNSAFE, "unsafe", 4)
     said += _message("", "odd", 5) + _message("E0308", "mismatched types", 6, "error")
     runner.answers = [("clippy-driver", (1, said))]
-    found = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY).lint(["rust/kernel/lib.rs"])
+    lints = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY)
+    found = _lint(lints, make, ["rust/kernel/lib.rs"])
     assert [one.line for one in found["rust/kernel.o"]] == [4, 5, 6]
 
 
@@ -206,24 +221,47 @@ def test_a_tool_that_dies_without_a_word_is_no_pass(
     ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
 ) -> None:
     runner.answers = [("rustdoc", (101, "thread 'main' panicked\n"))]
-    found = Lints(ctx, make, tmp_path / "lint", Tool.RUSTDOC).lint(["rust/kernel/lib.rs"])
+    lints = Lints(ctx, make, tmp_path / "lint", Tool.RUSTDOC)
+    found = _lint(lints, make, ["rust/kernel/lib.rs"])
     (record,) = found["rust/kernel.o"]
     assert record.level is Level.ERROR
     assert "status 101" in record.message
     assert "panicked" in record.detail
 
 
+def test_a_crate_that_asks_too_much_of_a_tool_is_told_so(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    def stop(what: str) -> Callable[[Command], str]:
+        def run(command: Command) -> str:
+            raise LimitExceeded("clippy-driver used more than 1 GB", what=what)
+
+        return run
+
+    lints = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY)
+    (kernel,) = reading(make, ["rust/kernel/lib.rs"])
+    runner.answers = [("clippy-driver", stop("memory"))]
+    (told,) = lints.look(kernel)
+    assert told.level is Level.ERROR
+    assert "used more than 1 GB" in told.message
+    runner.answers = [("clippy-driver", stop("spare_memory"))]
+    with pytest.raises(LimitExceeded):
+        lints.look(kernel)
+    assert not (tmp_path / "lint").exists()
+
+
 def test_a_lint_that_moved_is_not_new(
     ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
 ) -> None:
     lints = Lints(ctx, make, tmp_path / "lint", Tool.CLIPPY)
+    (kernel,) = reading(make, ["rust/kernel/lib.rs"])
     runner.answers = [("clippy-driver", _message(UNSAFE, "unsafe", 4))]
-    before = lints.lint(["rust/kernel/lib.rs"])["rust/kernel.o"]
+    before = lints.look(kernel)
     runner.answers = [("clippy-driver", _message(UNSAFE, "unsafe", 8) * 2)]
-    after = lints.lint(["rust/kernel/lib.rs"])["rust/kernel.o"]
+    after = lints.look(kernel)
     assert fresh(before, after) == ()
     runner.answers = [("clippy-driver", _message("clippy::len_zero", "unsafe?", 8))]
-    assert len(fresh(before, lints.lint(["rust/kernel/lib.rs"])["rust/kernel.o"])) == 1
+    assert len(fresh(before, lints.look(kernel))) == 1
 
 
 @pytest.mark.parametrize("status", [0, 127])
@@ -232,3 +270,39 @@ def test_a_toolchain_may_lack_the_program(
 ) -> None:
     runner.answers = [("command -v", (status, ""))]
     assert Lints(ctx, make, tmp_path, Tool.CLIPPY).available is (status == 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "changed", "differs"),
+    [
+        ("tree", "rust/kernel/virt.rs", True),
+        ("tree", ".clippy.toml", True),
+        ("tree", "rust/kernel/other.rs", False),
+        ("build", "rust/libbindings.rmeta", True),
+        ("build", "include/generated/rustc_cfg", True),
+        ("build", "scripts/target.json", True),
+        ("build", "rust/kernel.o", False),
+    ],
+)
+def test_what_is_said_of_a_crate_depends_on_all_that_it_reads(
+    make: Make, where: str, changed: str, differs: bool
+) -> None:
+    (kernel,) = reading(make, ["rust/kernel/lib.rs"])
+    before = content(make, kernel)
+    assert before == content(make, kernel) != ""
+    ({"tree": make.tree.path, "build": make.output}[where] / changed).write_text("otherwise")
+    assert (content(make, kernel) != before) is differs
+
+
+def test_what_reads_no_plain_file_is_not_known_again(make: Make) -> None:
+    (kernel,) = reading(make, ["rust/kernel/lib.rs"])
+    source = make.tree.path / "rust/kernel/virt.rs"
+    source.unlink()
+    source.symlink_to("/dev/zero")
+    assert content(make, kernel) == ""
+
+
+def test_what_is_left_of_a_removed_driver_is_not_looked_at(make: Make) -> None:
+    assert len(reading(make, ["samples/rust/mini.rs"])) == 1
+    (make.tree.path / "samples/rust/mini.rs").unlink()
+    assert reading(make, ["samples/rust/mini.rs"]) == ()

@@ -105,8 +105,8 @@ def test_a_merge_is_one_step(theirs: Theirs, pair: tuple[Repo, Repo]) -> None:
     ("source", "message", "remedy"),
     [
         ("HEAD..HEAD", "holds no patch", "git log"),
-        ("HEAD..HEAD~1", "holds no patch", "the other way round"),
-        ("nowhere..HEAD", "nowhere is no commit", "git log"),
+        ("HEAD..HEAD~1", "holds no patch", "kdrv gate "),
+        ("nowhere..HEAD", "nowhere is no commit", "git fetch"),
         ("HEAD", "is no range", "kdrv gate"),
         ("HEAD...main", "is no range", "kdrv gate"),
     ],
@@ -178,6 +178,27 @@ def test_a_patch_that_does_not_apply_is_named_with_its_hunk(
     assert pair[1].blob(applied.tip, "b") == "b\nmore\n"
 
 
+def test_bytes_that_are_no_utf8_arrive_as_they_are(theirs: Theirs, pair: tuple[Repo, Repo]) -> None:
+    names = "Andr\xe9\nJ\xf6rg\n".encode("latin-1")
+    (theirs.path / "b").write_bytes(names)
+    base = theirs.commit("Names", {})
+    (theirs.path / "b").write_bytes(names + b"Ren\xe9\n")
+    theirs.commit("One more", {})
+    words = ("git", "-C", str(theirs.path), "format-patch", "--stdout", f"{base}..")
+    text = subprocess.run(words, check=True, capture_output=True).stdout
+    mails = read_mails(pair[1], None, text)
+    applied = apply(pair[1], base, mails)
+    assert applied.refused is None
+    assert (
+        pair[1].text("rev-parse", f"{applied.tip}^{{tree}}")
+        == theirs("rev-parse", "HEAD^{tree}").strip()
+    )
+    # Where they do not apply, the hunk can be shown and written as JSON.
+    refused = apply(pair[1], theirs.base, mails).refused
+    assert refused is not None
+    "".join(refused.why).encode()
+
+
 def test_a_folder_of_patches_and_mails_without_any(
     theirs: Theirs, pair: tuple[Repo, Repo], tmp_path: Path
 ) -> None:
@@ -188,6 +209,8 @@ def test_a_folder_of_patches_and_mails_without_any(
     assert [mail.title for mail in read_mails(pair[1], folder, b"")] == ["First", "Second"]
     with pytest.raises(UsageError, match="holds no patch"):
         read_mails(pair[1], None, b"From x\nSubject: hello\n\nNo patch here.\n")
+    with pytest.raises(UsageError, match="holds no patch"):
+        read_mails(pair[1], None, b"")
 
 
 def test_a_work_tree_changes_only_what_differs(
@@ -226,3 +249,54 @@ def test_no_repository_is_an_error_with_a_remedy(ctx: Context, tmp_path: Path) -
     with pytest.raises(UsageError, match="no git repository") as raised:
         open_repo(ctx, tmp_path)
     assert "--repo" in raised.value.remedy
+
+
+MAIL = """From x Mon Sep 17 00:00:00 2001
+From: {author}
+Date: {date}
+Subject: [PATCH {number}/2] Odd
+Message-ID: {identifier}
+
+Why.
+
+---
+ b | 1 +
+
+diff --git a/b b/b
+--- a/b
++++ b/b
+@@ -1 +1,2 @@
+ b
++{line}
+"""
+WELL = {
+    "author": "Ada <ada@example.org>",
+    "date": "Mon, 17 Sep 2001 00:00:00 +0000",
+    "number": "1",
+    "identifier": "<1@example.org>",
+    "line": "more",
+}
+
+
+@pytest.mark.parametrize(
+    ("odd", "applies"),
+    [
+        ({}, True),
+        ({"identifier": "<>"}, True),
+        ({"identifier": "<a@"}, True),
+        ({"identifier": "<a@["}, True),
+        ({"number": "1" * 5000}, True),
+        ({"author": ""}, False),
+        ({"date": "the day before yesterday"}, False),
+    ],
+    ids=lambda value: next(iter(value), "well") if isinstance(value, dict) else "",
+)
+def test_what_a_stranger_writes_into_a_mail_ends_nothing(
+    theirs: Theirs, pair: tuple[Repo, Repo], odd: dict[str, str], applies: bool
+) -> None:
+    mails = read_mails(pair[1], None, MAIL.format(**{**WELL, **odd}).encode())
+    applied = apply(pair[1], theirs.base, mails)
+    assert (applied.refused is None) == applies
+    if applied.refused:
+        assert applied.tip == theirs.base
+        assert "no commit" in applied.refused.why[0]

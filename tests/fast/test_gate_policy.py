@@ -235,7 +235,7 @@ def test_what_a_red_lane_means(
     tmp_path: Path, contract: str, trailer: str, last: bool, outcome: Outcome
 ) -> None:
     policy = _policy(tmp_path, f'[policy.build]\nrust = "{contract}"\n')
-    judged, reason, cited = judge_red(policy, "rust", _says(trailer), PATCH, last=last)
+    judged, reason, cited = judge_red(policy, "rust", _says(trailer), last=last)
     assert judged is outcome
     assert cited == f'kdrv.toml:2: rust = "{contract}"'
     assert ("mended next week" in reason) == (outcome is Outcome.WARN and contract == "notice")
@@ -246,3 +246,19 @@ def test_a_notice_stands_in_the_last_paragraph() -> None:
     assert notice("rust", _says("")) == ""
     noted = replace(PATCH, message="s\n\nBreaks-Rust: it must\n---\nv2:\n\nBreaks-C: no\n")
     assert (notice("rust", noted), notice("c", noted)) == ("it must", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[policy]\nwhy = 3\n", "why is not a table"),
+        ("[policy]\nx = " + "[" * 5000, "no valid TOML"),
+        ("# a\u2028b\x85c\n[policy.build]\nrust = 3\n", ":3"),
+    ],
+    ids=["why", "deep", "separators"],
+)
+def test_odd_text_is_said_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "kdrv.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        load_policy(path, None)

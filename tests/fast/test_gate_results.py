@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from kdrv.core.errors import SetupError
 from kdrv.gate.results import MAKE_ITSELF, Results, Said
+from kdrv.gate.walk import TROUBLE
 
 
 @dataclass(frozen=True)
@@ -117,3 +120,38 @@ def test_two_runs_may_have_the_results_open(tmp_path: Path) -> None:
     Results(path).put("two", "2")
     assert Results(path).get("two", str) == "2"
     reader.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "trouble"),
+    [
+        ("cc1: out of memory allocating 65536 bytes after a total of 1 bytes", True),
+        ("fatal error: error writing to /tmp/ccX.s: No space left on device", True),
+        ("make: fork: Resource temporarily unavailable", True),
+        ("make[3]: *** [/run/kdrv/src/scripts/Makefile.build:289: lib/x.o] Error 137", True),
+        ("make[3]: *** [/run/kdrv/src/scripts/Makefile.build:289: lib/x.o] Killed", True),
+        ("make[3]: *** [/run/kdrv/src/scripts/Makefile.build:289: lib/x.o] Error 1", False),
+        ('   12 |         pr_err("Cannot allocate memory\\n", nope);', False),
+        ('12 |     pr_err!("No space left on device");', False),
+        ("lib/x.c:3:2: error: #error No space left on device", False),
+    ],
+)
+def test_what_the_machine_lacks_is_not_the_patchs_fault(line: str, trouble: bool) -> None:
+    assert bool(TROUBLE.search(f"  CC      lib/x.o\n{line}\nmake: done\n")) is trouble
+
+
+def test_many_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    def first(number: int) -> None:
+        for place in range(10):
+            Results(tmp_path / str(place) / "results.sqlite").put(f"{number}", number)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(first, number) for number in range(4)]:
+            done.result()
+
+
+def test_a_database_that_is_none_is_said(tmp_path: Path) -> None:
+    (tmp_path / "results.sqlite").write_text("no database" * 1000)
+    with pytest.raises(SetupError, match="cannot be used") as raised:
+        Results(tmp_path / "results.sqlite").put("one", "1")
+    assert "rm " in raised.value.remedy

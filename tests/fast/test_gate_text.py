@@ -86,6 +86,9 @@ def test_sign_offs(
     ("tags", "outcome", "says"),
     [
         ("Cc: stable@vger.kernel.org # 6.1+", Outcome.PASS, ""),
+        ("Cc: <stable@vger.kernel.org> # 3.3.x", Outcome.PASS, ""),
+        ("Cc: <stable@vger.kernel.org> and thanks", Outcome.WARN, "after the address"),
+        ("Reported-by: syzbot+0123456789abcdef@syzkaller.appspotmail.com", Outcome.PASS, ""),
         ("Tested-by: A B <a@b.org> # on hardware", Outcome.PASS, ""),
         ("Acked-by: A B <a@b.org> [arm64]", Outcome.PASS, ""),
         ("Some-custom-tag: whatever it is", Outcome.PASS, ""),

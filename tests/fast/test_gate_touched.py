@@ -33,6 +33,7 @@ def history(tmp_path: Path) -> History:
             "tests/one/kdrv.toml": NAMED.format("CONFIG_NET_ONE"),
             "tests/two/kdrv.toml": NAMED.format("NET_TWO"),
             "tests/bad/kdrv.toml": "no [ toml",
+            "tests/deep/kdrv.toml": f"driver = {'[' * 5000}",
         }
     )
     return made
@@ -52,6 +53,7 @@ def history(tmp_path: Path) -> History:
         ("drivers/net/two/anything.h", ("tests/two",)),
         ("tests/two/tests/test_two.py", ("tests/two",)),
         ("tests/bad/x", ("tests/bad",)),
+        ("tests/deep/x", ("tests/deep",)),
         ("README", ()),
     ],
 )

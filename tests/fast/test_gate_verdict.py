@@ -15,9 +15,9 @@ from kdrv.gate.lints import Lint
 from kdrv.gate.policy import load_policy
 from kdrv.gate.result import Blast, Check, Outcome
 from kdrv.gate.series import Patch, Series
+from kdrv.gate.step import Lost, Step
 from kdrv.gate.trial import Finding
 from kdrv.gate.verdict import LaneJudge
-from kdrv.gate.walk import Lost, Step
 from kdrv.testing.prepare import SIM
 from kdrv.testing.smoke import Proof
 

@@ -66,3 +66,18 @@ def test_what_was_written_since_is_undone_whatever_time_it_claims(tmp_path: Path
     undo(tmp_path, began)
     left = {path.name for path in tmp_path.rglob("*") if not path.is_dir()}
     assert left == {"before.o", "auto.conf"}
+
+
+def test_a_makefile_that_takes_the_mark_away_is_no_trouble(tmp_path: Path) -> None:
+    with guarded(tmp_path):
+        (tmp_path / MARKER).unlink()
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_undoing_reaches_into_folders_that_were_closed(tmp_path: Path) -> None:
+    began = time.time() - 1
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed/new.o").touch()
+    (tmp_path / "closed").chmod(0o555)
+    undo(tmp_path, began)
+    assert not (tmp_path / "closed/new.o").exists()

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from kdrv.core.context import Context
 from kdrv.core.process import Command
 from kdrv.core.store import Store, digest
@@ -57,10 +59,15 @@ class Maker:
     path: Path
     index: Path
 
+    def alone(self) -> FileLock:
+        """While it is held no other test's maker writes to the repository."""
+        return FileLock(self.path.with_suffix(".lock"), timeout=600)
+
     def git(self, *words: str, text: str | None = None) -> str:
         env = {**os.environ, **WHO, "GIT_INDEX_FILE": str(self.index)}
         argv = ["git", f"--git-dir={self.path}", *words]
-        done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True)
+        with self.alone():
+            done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.rstrip("\n")
 

@@ -139,10 +139,7 @@ def test_the_next_good_patch_is_good(judged: tuple[Said, dict[str, Any]]) -> Non
     assert [one["outcome"] for one in builds(judged, 6)] == ["pass", "pass"]
 
 
-def test_a_link_out_of_the_tree_is_refused(
-    kdrv: Kdrv, ctx: Context, bench: Workbench, rust_lane: LaneBuild, tmp_path: Path
-) -> None:
-    maker = made.Maker(made.base_repository(ctx, bench.tree), tmp_path / "index")
+def test_a_link_out_of_the_tree_is_refused(kdrv: Kdrv, maker: made.Maker) -> None:
     base = maker.git("rev-parse", "base")
     maker.git("read-tree", base)
     blob = maker.git("hash-object", "-w", "--stdin", text="../../../../etc/passwd")
@@ -155,3 +152,28 @@ def test_a_link_out_of_the_tree_is_refused(
     assert checks["links"]["outcome"] == "fail"
     assert "Documentation/link.txt" in str(checks["links"])
     assert "root:" not in said.out
+
+
+def test_a_tree_that_cannot_be_configured_is_a_verdict(kdrv: Kdrv, maker: made.Maker) -> None:
+    nonsense = "\nconfig KDRV_BROKEN\n\tnonsense\n"
+    maker.series(
+        "misconfigured",
+        ("lib: Break Kconfig", {"lib/Kconfig": lambda text: text + nonsense}),
+        ("lib: Mend Kconfig", {"lib/Kconfig": made.swap(nonsense, "")}),
+    )
+    mended = maker.git("rev-parse", "misconfigured")
+    maker.git("read-tree", mended)
+    endless = maker.git("hash-object", "-w", "--stdin", text="/dev/zero")
+    maker.git("update-index", "--cacheinfo", f"120000,{endless},Makefile")
+    tree = maker.git("write-tree")
+    tip = maker.git("commit-tree", tree, "-p", mended, text="Makefile: Never end\n")
+    maker.git("update-ref", "refs/heads/endless", tip)
+    said = kdrv("gate", "--json", "--repo", maker.path, "--boot", "never", "base..endless")
+    assert said.status == 1, said.err
+    outcomes = [
+        {one["outcome"] for one in patch["checks"] if one["name"].startswith("build ")}
+        for patch in said.data["patches"]
+    ]
+    assert outcomes == [{"fail"}, {"pass"}, {"fail"}]
+    assert "cannot be configured" in str(said.data["patches"][0])
+    assert "no Makefile of a kernel" in str(said.data["patches"][2])

@@ -32,6 +32,12 @@ def write_ci_files(root: Path, kind: str) -> tuple[Path, ...]:
 
     Raises :class:`UsageError`, and writes nothing, if one of them is there already.
     """
+    if not root.is_dir():
+        raise UsageError(
+            f"{root} is not a directory",
+            expected="a kernel's clone",
+            remedy=f"kdrv gate --init {kind} --repo CLONE",
+        )
     wanted = {root / path: text for path, text in ci_files(kind).items()}
     if there := [path for path in wanted if path.exists() or path.is_symlink()]:
         raise UsageError(
