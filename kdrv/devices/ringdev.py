@@ -48,7 +48,8 @@ the ring is full the device waits. Commands complete in the order of submission.
 from the store into the buffer; ``CHECKSUM`` gives the CRC-32 of a piece of the store as the result
 and touches no buffer. The result is otherwise the number of bytes moved. Length 0, or more than
 the store holds from the offset on, completes with ``BAD_RANGE``; an unknown opcode or nonzero flags
-with ``BAD_COMMAND``. Time passes per command and per byte.
+with ``BAD_COMMAND``, a sound command that the device could not do with ``BROKEN``. Nothing is
+moved then. Time passes per command and per byte.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Status(IntEnum):
     OK = 0
     BAD_COMMAND = 1
     BAD_RANGE = 2
+    BROKEN = 3
 
 
 class Error(IntEnum):
@@ -297,6 +299,8 @@ class RingDev(PciDevice):
             return Outcome(tag, Status.OK, 0)
         if not 0 < length <= len(self.store) - start:
             return Outcome(tag, Status.BAD_RANGE, 0)
+        if self.fault("command_error") is not None:
+            return Outcome(tag, Status.BROKEN, 0)
         if command.opcode == Opcode.WRITE:
             self.store[start : start + length] = self.dma.read(command.address, length)
         elif command.opcode == Opcode.READ:

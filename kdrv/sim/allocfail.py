@@ -57,7 +57,7 @@ def prepare(session: Session) -> None:
             raise UsageError(
                 f"the guest's kernel cannot fail allocations: it has no {name}",
                 expected="CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC, CONFIG_FAULT_INJECTION_DEBUG_FS",
-                remedy="kdrv build --arch um",
+                remedy="leave out --config, or add them with --fragment FILE",
             ) from error
 
 
@@ -80,7 +80,7 @@ class FailingCalls(Around):
     """System calls of a session of which an allocation fails.
 
     ``fired`` says whether one of them made so many allocations, or has not come back to tell;
-    ``made`` how many the last one made, if it made fewer.
+    ``made`` how many the one made that made most, if they made fewer.
     Programs and memory accesses (``run``, ``peek``, ``poke``) are no system calls of the session's
     own process and go on undisturbed.
     """
@@ -115,13 +115,13 @@ class FailingCalls(Around):
                 raise UsageError(
                     "the guest's kernel cannot fail the allocations of a call",
                     expected="CONFIG_FAULT_INJECTION, with /proc/self/fail-nth",
-                    remedy="kdrv build --arch um",
+                    remedy="leave out --config, or add them with --fragment FILE",
                 )
             # What is left of the number: nothing when the failure has happened.
             left = int(outcomes[-len(after)].buffers[0].strip() or b"0")
             self._open -= 1
             self._spared &= left > 0
-            self.made = self._nth - left
+            self.made = max(self.made, self._nth - left)
             for outcome in ours:
                 if outcome.result < 0:
                     raise OSError(-outcome.result, os.strerror(-outcome.result), path)

@@ -118,7 +118,7 @@ def start(session: Session) -> None:
             raise UsageError(
                 f"the guest's kernel does not trace its DMA mappings: it has no {name}",
                 expected="CONFIG_ENABLE_DEFAULT_TRACERS",
-                remedy="kdrv build --arch um --debug",
+                remedy="leave out --config, or add it with --fragment FILE",
             ) from error
 
 

@@ -67,7 +67,8 @@ class Engine:
     """Moves the kernel and the devices through virtual time.
 
     ``patience`` is how many seconds of the host's time the kernel may run without a word.
-    ``watch`` is called whenever the kernel stands still.
+    ``watch`` is called whenever the kernel stands still; ``floods`` while it runs, and tells
+    whether it prints without an end.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Engine:
         doors: Sequence[Door],
         patience: float,
         watch: Callable[[], None],
+        floods: Callable[[], bool] = lambda: False,
     ) -> None:
         self.calendar = calendar
         self.clock = calendar.clock
@@ -83,6 +85,7 @@ class Engine:
         self.messages = 0
         """How many messages the kernel has sent."""
         self._watch = watch
+        self._floods = floods
         self._poll = select.poll()
         self._doors: dict[int, Door] = {}
         self._served: dict[int, Connected] = {}
@@ -140,13 +143,16 @@ class Engine:
                     f"the kernel has run for {self.patience:.0f} s of the host's time "
                     "without waiting for anything"
                 )
+            if self._floods():
+                raise Stalled("the kernel prints without an end")
+        # Before it is answered: then it goes on, and prints on, at the pace of the host.
+        self._watch()
         descriptor = min(found for found, _ in ready)
         door = self._doors.get(descriptor)
         if door:
             self._accept(door)
         else:
             self._serve(descriptor)
-        self._watch()
 
     def _accept(self, door: Door) -> None:
         connection, _ = door.listener.accept()

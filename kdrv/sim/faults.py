@@ -8,6 +8,7 @@ exactly what is to happen, and that can be shortened piece by piece.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,11 +22,14 @@ MICROSECOND, MILLISECOND = 1_000, 1_000_000
 
 
 class Side(StrEnum):
-    """Who carries a fault out: the bus, the device's model when it asks, or the guest."""
+    """Who carries a fault out: the bus, the device's model when it asks, the guest's kernel, or
+    whoever calls into it.
+    """
 
     BUS = "bus"
     MODEL = "model"
     GUEST = "guest"
+    CALLER = "caller"
 
 
 class FaultKind(StrEnum):
@@ -44,13 +48,16 @@ class FaultKind(StrEnum):
     DMA_CORRUPT = "dma_corrupt"
     DMA_LATE = "dma_late"
     DMA_AFTER_FREE = "dma_after_free"
+    DEVICE_LATE = "device_late"
     DESC_BAD = "desc_bad"
     COMPLETION_REORDER = "completion_reorder"
     RESET_FAIL = "reset_fail"
+    COMMAND_ERROR = "command_error"
     FW_ERROR = "fw_error"
     PM_FAIL = "pm_fail"
     PROBE_FAIL_NTH = "probe_fail_nth"
     ALLOC_FAIL_NTH = "alloc_fail_nth"
+    SIGNAL = "signal"
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,12 @@ FACTS: Mapping[FaultKind, KindFacts] = {
         50 * MILLISECOND,
         detectable=False,
     ),
+    FaultKind.DEVICE_LATE: KindFacts(
+        "the device takes longer for what it does, by `lasts` or by a half, a quarter ... of it",
+        "time that a device takes",
+        Side.BUS,
+        128_000 * MILLISECOND,
+    ),
     FaultKind.DESC_BAD: KindFacts(
         "a completion has a wrong index, length or owner",
         "completion",
@@ -149,6 +162,9 @@ FACTS: Mapping[FaultKind, KindFacts] = {
         "a completion comes after the next one", "completion", Side.MODEL
     ),
     FaultKind.RESET_FAIL: KindFacts("a reset has no effect", "reset", Side.MODEL),
+    FaultKind.COMMAND_ERROR: KindFacts(
+        "the device completes a command that it could not do, and says so", "command", Side.MODEL
+    ),
     FaultKind.FW_ERROR: KindFacts(
         "the device's firmware gives a command up, and never completes it", "command", Side.MODEL
     ),
@@ -163,6 +179,12 @@ FACTS: Mapping[FaultKind, KindFacts] = {
     ),
     FaultKind.ALLOC_FAIL_NTH: KindFacts(
         "the nth allocation during an operation fails", "operation", Side.GUEST
+    ),
+    FaultKind.SIGNAL: KindFacts(
+        "in `kdrv explore` a signal comes after `lasts` or a half, a quarter ... of it",
+        "operation",
+        Side.CALLER,
+        200 * MILLISECOND,
     ),
 }
 
@@ -215,6 +237,12 @@ class FaultPlan:
     jitter: float = 0.0
     pace: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Raises :class:`UsageError` for a pace or jitter at which no time can be told."""
+        for name, value in (("jitter", self.jitter), ("pace", self.pace)):
+            if not 0 <= value < math.inf:
+                raise UsageError(f"{name} is {value}", expected="a number, 0 or more")
+
     def to_data(self) -> dict[str, Any]:
         """The plan as plain data, defaults left out: what a plan's file holds."""
         default = asdict(Rule(FaultKind.IRQ_LOST))
@@ -244,7 +272,7 @@ class FaultPlan:
                 float(data.get("jitter", 0.0)),
                 float(data.get("pace", 1.0)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(
                 f"the fault plan cannot be read: {error}",
                 expected="kinds " + ", ".join(FaultKind),
@@ -252,37 +280,6 @@ class FaultPlan:
 
 
 CALM = FaultPlan()
-PROFILES: Mapping[str, tuple[Rule, ...]] = {
-    "calm": (),
-    "lossy": (
-        Rule(FaultKind.IRQ_LOST, 0.05),
-        Rule(FaultKind.IRQ_LATE, 0.1),
-        Rule(FaultKind.IRQ_DUPLICATE, 0.05),
-        Rule(FaultKind.IRQ_SPURIOUS, 0.01),
-        Rule(FaultKind.COMPLETION_REORDER, 0.05),
-        Rule(FaultKind.FW_ERROR, 0.01),
-    ),
-    "hostile": (
-        Rule(FaultKind.IRQ_LOST, 0.05),
-        Rule(FaultKind.IRQ_SPURIOUS, 0.02),
-        Rule(FaultKind.IRQ_STORM, 0.005, most=2),
-        Rule(FaultKind.REG_STUCK, 0.01),
-        Rule(FaultKind.REG_ALL_ONES, 0.02),
-        Rule(FaultKind.REG_BITFLIP, 0.02),
-        Rule(FaultKind.REG_TOCTOU, 0.05),
-        Rule(FaultKind.DMA_CORRUPT, 0.05),
-        Rule(FaultKind.DMA_LATE, 0.05),
-        Rule(FaultKind.DESC_BAD, 0.05),
-        Rule(FaultKind.COMPLETION_REORDER, 0.05),
-        Rule(FaultKind.RESET_FAIL, 0.2),
-        Rule(FaultKind.FW_ERROR, 0.02),
-    ),
-    "removal": (
-        Rule(FaultKind.SURPRISE_REMOVE, 0.01, most=1),
-        Rule(FaultKind.PM_FAIL, 0.1, most=1),
-    ),
-    "oom": (Rule(FaultKind.PROBE_FAIL_NTH, 0.5), Rule(FaultKind.ALLOC_FAIL_NTH, 0.2)),
-}
 
 
 @dataclass(frozen=True)
@@ -311,11 +308,15 @@ class Drawn:
 
 
 class Schedule:
-    """Draws the faults of one run from a plan; ``fired`` is what came of it, in order."""
+    """Draws the faults of one run from a plan; ``fired`` is what came of it, in order.
+
+    Until ``busy_until`` a device goes on with what a fault has put off.
+    """
 
     def __init__(self, plan: FaultPlan) -> None:
         self.plan = plan
         self.fired: list[Fired] = []
+        self.busy_until = 0
         self._wanted: dict[FaultKind, list[int]] = {}
         for place, rule in enumerate(plan.rules):
             self._wanted.setdefault(rule.kind, []).append(place)

@@ -12,6 +12,9 @@ from kdrv.sim.trace import Trace
 STORM = 100
 """How many interrupts an ``irq_storm`` has."""
 
+HALVES = (0, 3, 5, 6, 7, 7, 8, 8, 9, 9, 10, 10)
+"""How often the time by which a device is late may be halved: most drivers give up soon."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -68,7 +71,12 @@ class Interference:
 
     def delay(self, nominal: int) -> int:
         """How long something takes in this run."""
-        return self._schedule.delay(self._device, nominal)
+        late = None if self.silent else self.draw(FaultKind.DEVICE_LATE)
+        takes = self._schedule.delay(self._device, nominal)
+        if late:
+            takes += late[0] >> HALVES[late[1] % len(HALVES)]
+            self._schedule.busy_until = max(self._schedule.busy_until, self._clock.now + takes)
+        return takes
 
     # --- interrupts
 

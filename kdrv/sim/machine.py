@@ -24,6 +24,10 @@ from kdrv.sim.wire import ProtocolError
 
 EXIT_DEADLINE = 3.0
 PIECE = 1 << 16
+FLOOD = 1 << 20
+"""Bytes on the console, printed without a pause."""
+LAST_WORDS = 16 << 10
+"""Bytes that are kept of what a kernel printed before it was killed for never standing still."""
 KILLED = -9
 
 
@@ -64,6 +68,7 @@ class SimMachine:
         self._transports = transports
         self._engine: Engine | None = None
         self._end: MachineEnded | None = None
+        self._room: int | None = None
 
     def attach(self, engine: Engine) -> None:
         """Take the loop that runs this machine; called once, by the world."""
@@ -126,9 +131,19 @@ class SimMachine:
         """Take over what the kernel has printed; called whenever it stands still."""
         # Not by read(): it asks the file for its size first, and this is done at every message.
         while data := os.read(self._output.fileno(), PIECE):
+            if self._room is not None:
+                data = data[: self._room]
+                self._room -= len(data)
+                if not data:
+                    break
             before = self.console.mark()
             self.console.feed(data)
             self.line_times += [self.now] * (self.console.mark() - before)
+
+    def floods(self) -> bool:
+        """Whether the kernel, which runs, has printed so much that it will hardly stop."""
+        output = self._output.fileno()
+        return os.fstat(output).st_size - os.lseek(output, 0, os.SEEK_CUR) > FLOOD
 
     # --- Channel
 
@@ -168,6 +183,8 @@ class SimMachine:
         except Rebooted:
             raise self._break("the guest reset the machine") from None
         except Stalled as stall:
+            # How much it printed since it last stood still is up to the host; how it began is not.
+            self._room = LAST_WORDS
             raise self._break(f"stalled: {stall}") from None
         except ProtocolError as error:
             self._break(str(error))
@@ -191,7 +208,9 @@ class SimMachine:
         if status == 0:
             reason = "the guest powered off"
         elif status < 0:
-            reason = f"the kernel died of {signal.Signals(-status).name}"
+            named = -status in signal.valid_signals() and -status < signal.SIGRTMIN
+            name = signal.Signals(-status).name if named else f"signal {-status}"
+            reason = f"the kernel died of {name}"
         else:
             reason = f"the kernel exited with status {status}"
         self._end = MachineEnded(reason, status)

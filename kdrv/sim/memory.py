@@ -51,12 +51,14 @@ class GuestMemory:
             )
 
     def u16(self, address: int) -> int:
-        """A little-endian 16-bit word."""
+        """A little-endian 16-bit word. Raises :class:`Misuse` outside memory."""
+        self._check(address, _U16.size)
         value: int = _U16.unpack_from(self._map, address - self._shift)[0]
         return value
 
     def put_u16(self, address: int, value: int) -> None:
-        """Store a little-endian 16-bit word."""
+        """Store a little-endian 16-bit word. Raises :class:`Misuse` outside memory."""
+        self._check(address, _U16.size)
         _U16.pack_into(self._map, address - self._shift, value & 0xFFFF)
 
     def close(self) -> None:
@@ -88,7 +90,7 @@ class Virtqueue:
         self.used = 0
 
     def pop(self, memory: GuestMemory) -> Chain | None:
-        """The next available request, or None."""
+        """The next available request, or None. Raises :class:`Misuse` for one without an end."""
         if not self.size or memory.u16(self.available + 2) == self.base & 0xFFFF:
             return None
         head = memory.u16(self.available + 4 + 2 * (self.base % self.size))
@@ -96,7 +98,8 @@ class Virtqueue:
         readable: list[tuple[int, int]] = []
         writable: list[tuple[int, int]] = []
         index = head
-        while True:
+        # A chain that is longer than the queue goes in a circle: who wrote it wrote over it.
+        for _ in range(self.size):
             place = self.descriptors + DESCRIPTOR.size * index
             address, length, flags, following = DESCRIPTOR.unpack(
                 memory.read(place, DESCRIPTOR.size)
@@ -105,6 +108,7 @@ class Virtqueue:
             if not flags & NEXT:
                 return Chain(head, readable, writable)
             index = following
+        raise Misuse(f"the descriptors of request {head} go in a circle: memory was overwritten")
 
     def push(self, memory: GuestMemory, chain: Chain, written: int) -> None:
         """Give a request back to the driver, ``written`` bytes of it filled."""

@@ -134,10 +134,14 @@ class PciTransport:
                 self.device.write(bar, address, data[:size])
                 self._wrote = True
             case PciOp.MMIO_MEMSET:
-                self.device.write(bar, address, data[:1] * size)
+                self._fill(bar, address, size, data[:1])
             case _:
                 raise ProtocolError(f"the kernel sent virtio-pcidev operation {operation.name}")
         return b""
+
+    def _fill(self, bar: int, address: int, size: int, byte: bytes) -> None:
+        """A memset of device memory; of one that is longer than any BAR, as much as shows it."""
+        self.device.write(bar, address, byte * min(size, max(self.model.regions) + 8))
 
     def _read_config(self, offset: int, width: int) -> bytes:
         device = self.device
@@ -156,7 +160,7 @@ class PciTransport:
     def _write_config(self, bar: int, offset: int, size: int, data: bytes) -> None:
         device = self.device
         if bar or size not in WIDTHS or offset + size > self.model.config.size:
-            device.write(bar, offset, data[:1] * size)
+            self._fill(bar, offset, size, data[:1])
             return
         value = int.from_bytes(data[:size], "little")
         device.trace.add(ConfigAccess(device.now, device.name, True, offset, size, value))

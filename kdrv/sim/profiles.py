@@ -26,7 +26,42 @@ from typing import Annotated, Any
 import msgspec
 
 from kdrv.core.errors import UsageError
-from kdrv.sim.faults import ANY, PROFILES, FaultKind, Rule
+from kdrv.sim.faults import ANY, FaultKind, Rule
+
+PROFILES: Mapping[str, tuple[Rule, ...]] = {
+    "calm": (),
+    "lossy": (
+        Rule(FaultKind.IRQ_LOST, 0.05),
+        Rule(FaultKind.IRQ_LATE, 0.1),
+        Rule(FaultKind.IRQ_DUPLICATE, 0.05),
+        Rule(FaultKind.IRQ_SPURIOUS, 0.01),
+        Rule(FaultKind.COMPLETION_REORDER, 0.05),
+        Rule(FaultKind.FW_ERROR, 0.01),
+        Rule(FaultKind.DEVICE_LATE, 0.01),
+    ),
+    "hostile": (
+        Rule(FaultKind.IRQ_LOST, 0.05),
+        Rule(FaultKind.IRQ_SPURIOUS, 0.02),
+        Rule(FaultKind.IRQ_STORM, 0.005, most=2),
+        Rule(FaultKind.REG_STUCK, 0.01),
+        Rule(FaultKind.REG_ALL_ONES, 0.02),
+        Rule(FaultKind.REG_BITFLIP, 0.02),
+        Rule(FaultKind.REG_TOCTOU, 0.05),
+        Rule(FaultKind.DMA_CORRUPT, 0.05),
+        Rule(FaultKind.DMA_LATE, 0.05),
+        Rule(FaultKind.DESC_BAD, 0.05),
+        Rule(FaultKind.COMPLETION_REORDER, 0.05),
+        Rule(FaultKind.RESET_FAIL, 0.2),
+        Rule(FaultKind.COMMAND_ERROR, 0.02),
+        Rule(FaultKind.FW_ERROR, 0.02),
+        Rule(FaultKind.DEVICE_LATE, 0.02),
+    ),
+    "removal": (
+        Rule(FaultKind.SURPRISE_REMOVE, 0.01, most=1),
+        Rule(FaultKind.PM_FAIL, 0.1, most=1),
+    ),
+    "oom": (Rule(FaultKind.PROBE_FAIL_NTH, 0.5), Rule(FaultKind.ALLOC_FAIL_NTH, 0.2)),
+}
 
 UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 _DURATION = r"^[0-9]+(\.[0-9]+)?(ns|us|ms|s)$"
@@ -40,8 +75,8 @@ class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a fault is to happen, on which device and register.
 
     Either ``rate``, the probability at each opportunity, or ``numbers``, the opportunities
-    themselves, counted from 0. ``most`` and ``stop`` bound it (0: never); ``lasts`` (0: as usual
-    for the kind) is how long it lasts, or how late what it delays comes.
+    themselves, counted from 0. ``most`` (0: no limit) and ``stop`` (0s: no end) bound it;
+    ``lasts`` (0s: as usual for the kind) is how long it lasts, or how late what it delays comes.
     """
 
     kind: FaultKind

@@ -24,15 +24,18 @@ from kdrv.sim.machine import SimMachine
 T = TypeVar("T")
 GUEST_DEVICE = "guest"
 PROBE_MOST = 100
-"""A driver that binds makes so many allocations that may fail, most of them deep in the kernel."""
+"""So many allocations does a driver make that binds, where nothing better is known."""
 COUNTING = 1 << 20
 """More allocations than any call makes."""
 
 
 class Shortage:
-    """One allocation that is to fail, the ``nth`` of a call."""
+    """One allocation that is to fail, the ``nth`` of a call.
 
-    def __init__(self, nth: int, take_back: Callable[[], None]) -> None:
+    ``take_back`` is told how many a call has made that made fewer.
+    """
+
+    def __init__(self, nth: int, take_back: Callable[[int], None]) -> None:
         self.nth = nth
         self._take_back = take_back
         self._made: list[FailingCalls] = []
@@ -61,7 +64,7 @@ class Shortage:
     def settle(self) -> None:
         """A shortage that did not happen did not fire."""
         if not self.happened:
-            self._take_back()
+            self._take_back(max((calls.made for calls in self._made), default=0))
 
 
 class Scarcity:
@@ -73,6 +76,8 @@ class Scarcity:
         self.wanted = any(FACTS[rule.kind].side is Side.GUEST for rule in rules)
         self._loading = 0
         """How many allocations it takes to load the driver."""
+        self._binding = 0
+        """How many it takes to bind it, once that is known."""
 
     def prepare(self, guest: Session) -> None:
         """Make the guest ready, once after boot, if any shortage is wanted.
@@ -104,7 +109,14 @@ class Scarcity:
             return None
         nth = self._nth(drawn, loads=loads)
         machine.trace.note(machine.now, GUEST_DEVICE, f"fault {kind}", {"nth": nth})
-        return Shortage(nth, lambda: machine.schedule.take_back(drawn))
+
+        def take_back(made: int) -> None:
+            machine.schedule.take_back(drawn)
+            # A driver that was bound already has bound nothing, and made next to none.
+            if kind is FaultKind.PROBE_FAIL_NTH and not loads and made > self._loading // 4:
+                self._binding = made
+
+        return Shortage(nth, take_back)
 
     def _nth(self, drawn: Drawn, *, loads: bool) -> int:
         """Which allocation fails: more often one of the driver's own than the kernel's for it."""
@@ -114,7 +126,8 @@ class Scarcity:
         if loads and self._loading:
             # The kernel first makes a module of the file, and only then calls it.
             return self._loading - min(dice.randrange(self._loading) for _ in range(2))
-        return min(dice.randint(1, PROBE_MOST) for _ in range(2))
+        # Who loads a driver has it bind, too; a number that was too high tells the right one.
+        return dice.randint(1, self._binding or self._loading or PROBE_MOST)
 
     @contextlib.contextmanager
     def over(self, session: Session) -> Iterator[None]:

@@ -125,7 +125,7 @@ class SimWorld:
                 trace,
                 schedule,
             )
-            engine = Engine(calendar, doors, self._patience, machine.watch)
+            engine = Engine(calendar, doors, self._patience, machine.watch, machine.floods)
             stack.callback(engine.close)
             machine.attach(engine)
             stack.callback(machine.close)

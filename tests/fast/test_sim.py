@@ -21,7 +21,7 @@ from kdrv.sim.calendar import FOREVER, TIME_OF_DAY, Calendar
 from kdrv.sim.engine import Ended, Engine, Rebooted, Stalled, open_door
 from kdrv.sim.faults import CALM, Schedule
 from kdrv.sim.host import host_cpu, settle
-from kdrv.sim.memory import GuestMemory, Virtqueue, gather, scatter
+from kdrv.sim.memory import DESCRIPTOR, NEXT, GuestMemory, Virtqueue, gather, scatter
 from kdrv.sim.pcidev import PciTransport
 from kdrv.sim.port import Port
 from kdrv.sim.trace import Access, Note, Trace, history_hash
@@ -329,6 +329,15 @@ def test_the_engine_gives_up_on_a_silent_kernel_and_on_a_dead_one(tmp_path):
     engine.close()
 
 
+def test_the_engine_gives_up_on_a_kernel_that_prints_without_an_end(tmp_path):
+    calendar = Calendar(Clock())
+    doors = [open_door(tmp_path, "t", calendar)]
+    engine = Engine(calendar, doors, 60.0, lambda: None, lambda: True)
+    with pytest.raises(Stalled, match="prints without an end"):
+        engine.run(lambda: False, no)
+    engine.close()
+
+
 def test_endless_talk_in_no_time_is_a_stall(tmp_path, monkeypatch):
     monkeypatch.setattr("kdrv.sim.engine.BUSY_MESSAGES", 3)
     _, engine = make_engine(tmp_path)
@@ -605,3 +614,13 @@ def test_a_worker_settles_on_one_processor_of_its_own():
             assert os.sched_getaffinity(0) == {allowed[number % len(allowed)]}
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def test_a_chain_that_was_overwritten_does_not_go_round_for_ever():
+    guest, server = Guest(), VhostServer(None)
+    guest.attach(server)
+    guest.offer(0, [(DATA, 4), (DATA + 4, 4)], [(DATA + 0x100, 2)])
+    to_the_first = DESCRIPTOR.pack(DATA, 4, NEXT, 0)
+    server.memory.write(server.queues[0].descriptors, to_the_first * ENTRIES)
+    with pytest.raises(Misuse, match="circle"):
+        server.pop(0)

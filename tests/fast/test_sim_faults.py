@@ -6,10 +6,9 @@ from kdrv.core.errors import UsageError
 from kdrv.devices.bench import Bench
 from kdrv.devices.config import Power
 from kdrv.devices.edu import Edu
-from kdrv.devices.ringdev import Error, RingDev
+from kdrv.devices.ringdev import Error, RingDev, Status
 from kdrv.sim.faults import (
     FACTS,
-    PROFILES,
     FaultKind,
     FaultPlan,
     Rule,
@@ -18,6 +17,7 @@ from kdrv.sim.faults import (
     explicit,
 )
 from kdrv.sim.interference import STORM
+from kdrv.sim.profiles import PROFILES
 from kdrv.sim.trace import DmaAccess
 from kdrv.sim.wire import PciOp
 from tests.fast.sim_fakes import DATA, Bus
@@ -103,6 +103,16 @@ def test_irq_spurious_and_storm():
     edu.run()
     assert edu.interrupts() == [2 * number for number in range(1, 8)]
     assert len(edu.transport._interrupts) == STORM - 7
+
+
+def test_a_device_that_is_late_does_its_work_all_the_same():
+    usual, late = FaultyEdu(), FaultyEdu(Rule(FaultKind.DEVICE_LATE, numbers=(0,), lasts=1024))
+    ((when, data),) = usual.fetch()
+    ((then, same),) = late.fetch()
+    assert then - when in [1024 >> halved for halved in range(11)]
+    assert late.schedule.busy_until == then
+    assert same == data
+    assert late.kinds == [FaultKind.DEVICE_LATE]
 
 
 def test_a_late_interrupt_does_not_reach_a_driver_that_is_gone():
@@ -339,6 +349,16 @@ def test_ringdev_writes_bad_completions(ring, number, seen):
     ring.submit(Opcode.READ, 1, 4, BUFFER)
     ring.run()
     assert ring.completions() == seen
+
+
+def test_ringdev_says_that_it_could_not_do_a_command(ring):
+    before = bytes(ring.device.store)
+    ring.bench.host.faults["command_error"] = [0]
+    ring.submit(Opcode.WRITE, 1, 4, BUFFER)
+    ring.submit(Opcode.NOP, 2)
+    ring.run()
+    assert ring.completions() == [(1, Status.BROKEN, 0), (2, Status.OK, 0)]
+    assert bytes(ring.device.store) == before
 
 
 def test_ringdev_firmware_and_reset_fail(ring):

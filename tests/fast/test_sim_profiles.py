@@ -5,8 +5,8 @@ import tomllib
 import pytest
 
 from kdrv.core.errors import UsageError
-from kdrv.sim.faults import PROFILES, FaultKind, Rule
-from kdrv.sim.profiles import decode, nanoseconds, profile, schema
+from kdrv.sim.faults import FaultKind, Rule
+from kdrv.sim.profiles import PROFILES, decode, nanoseconds, profile, schema
 
 TEXT = """
 description = "a cable with a loose contact"

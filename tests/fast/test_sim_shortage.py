@@ -86,8 +86,16 @@ def test_a_loading_is_counted_and_fails_near_its_end_more_often():
     late = [scarcity.draw(FaultKind.PROBE_FAIL_NTH, loads=True).nth for _ in range(200)]
     assert all(1 <= nth <= 160 for nth in late)
     assert sum(nth > 80 for nth in late) > 120
-    bound = [scarcity.draw(FaultKind.PROBE_FAIL_NTH).nth for _ in range(200)]
-    assert all(1 <= nth <= PROBE_MOST for nth in bound)
+    bound = [scarcity.draw(FaultKind.PROBE_FAIL_NTH) for _ in range(200)]
+    assert 100 < max(shortage.nth for shortage in bound) <= 160
+    # One that came too late tells how many a binding makes; one that bound nothing tells nothing.
+    too_late = next(shortage for shortage in bound if shortage.nth > 91)
+    for made, most in ((3, 160), (91, 91)):
+        who = session(str(too_late.nth - made).encode())
+        with too_late.on(who):
+            who.begin.dup(9).result()
+        numbers = [scarcity.draw(FaultKind.PROBE_FAIL_NTH).nth for _ in range(200)]
+        assert most - 20 < max(numbers) <= most
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from kdrv.guest.session import Guest
 from kdrv.kernel.arch import Arch
 from kdrv.machine.contract import BootSpec, DeviceSpec, KernelImage
 from kdrv.sim.allocfail import failing, prepare
-from kdrv.sim.faults import MILLISECOND, PROFILES, FaultKind, FaultPlan, Rule
+from kdrv.sim.faults import MILLISECOND, FaultKind, FaultPlan, Rule
 from kdrv.sim.machine import SimMachine
+from kdrv.sim.profiles import PROFILES
 from kdrv.sim.removal import announce
 from kdrv.sim.world import SimWorld
 
@@ -125,6 +126,8 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		transfer(0x7ffff000, 0x40000, 64, 1);
 	while (!strcmp(how, "spin"))
 		barrier();
+	while (!strcmp(how, "flood"))
+		pr_info("and once more\\n");
 	while (!strcmp(how, "poll") && readl(bar) != 0)
 		;
 	return 0;
@@ -345,6 +348,19 @@ def test_a_kernel_that_never_stops_is_stopped(boot: Boot, how: str, words: str) 
     ):
         guest.load("/lib/simprobe.ko", f"how={how}")
     assert not machine.alive
+
+
+def test_a_kernel_that_prints_without_an_end_has_one_history(boot: Boot) -> None:
+    histories = set()
+    for _ in range(3):
+        with (
+            boot("edu", patience=60.0) as (machine, guest),
+            pytest.raises(Exception, match=r"stalled.*without an end"),
+        ):
+            guest.load("/lib/simprobe.ko", "how=flood")
+        assert "and once more" in "\n".join(machine.console.since())
+        histories.add(machine.history())
+    assert len(histories) == 1
 
 
 def test_a_reset_ends_the_machine(boot: Boot) -> None:
