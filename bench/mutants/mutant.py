@@ -110,9 +110,9 @@ def apply(edit: Edit, project: Path, source: str) -> None:
     path.write_text(text.replace(edit.find, edit.put))
 
 
-def mutants() -> Iterator[Mutant]:
-    """All mutants, driver by driver."""
-    for path in sorted(DATA.glob("*.toml")):
+def mutants(folder: Path = DATA) -> Iterator[Mutant]:
+    """All mutants of a folder's tables, driver by driver."""
+    for path in sorted(folder.glob("*.toml")):
         table = msgspec.convert(tomllib.loads(path.read_text()), Table)
         driver = Driver(table.device, table.language)
         for row in table.mutant:

@@ -27,7 +27,7 @@ KDRV = "from kdrv.cli.main import main; main()"
 class Hit:
     """The first bug that exploring found.
 
-    ``seconds`` passed before it was found, shrunk and confirmed; ``runs`` were made until then.
+    ``seconds`` passed before a run showed it; ``runs`` were made until it was shrunk, too.
     ``exact`` says whether its replay gave the same history, byte for byte.
     """
 
@@ -107,7 +107,7 @@ def explore(
     hit = Hit(
         found.violation.name,
         found.violation.words,
-        at.at,
+        found.seconds,
         at.runs,
         len(found.plan.steps),
         exact=again.exact and again.reproduced,

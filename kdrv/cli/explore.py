@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdrv.cli.common import (
+    file_option,
     json_option,
     kernel_option,
     print_json,
@@ -17,6 +18,7 @@ from kdrv.cli.common import (
     scratch_directory,
     session,
     toolchain_option,
+    write_file,
 )
 from kdrv.core.errors import EXIT_FAILED, UsageError
 
@@ -66,11 +68,11 @@ def seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> f
     show_default=True,
     help="The fast kernel, the one with KASAN, lockdep and kmemleak, or both in turn.",
 )
-@click.option("--profile", metavar="NAME|FILE", help="Only the faults of a profile.")
-@click.option("--against", metavar="MODULE", help="Compare with another driver for the device.")
+@click.option("--profile", metavar="NAME|FILE", help="Only a profile's kinds of faults.")
+@click.option("--against", metavar="MODULE", help="Compare with another module of the project.")
 @click.option("--bugs", "base", metavar="DIR", help="The bug base.  [default: bugs of the project]")
 @click.option("--regress", is_flag=True, help="Run the bugs of the base instead of searching.")
-@click.option("--html", metavar="FILE", help="Write a report as one HTML page.")
+@file_option("--html", "Write a report as one HTML page.")
 @kernel_option
 @toolchain_option
 @json_option
@@ -86,7 +88,7 @@ def explore(
     against: str | None,
     base: str | None,
     regress: bool,
-    html: str | None,
+    html: Path | None,
     kernel: str | None,
     toolchain: str,
     as_json: bool,
@@ -144,7 +146,7 @@ def _campaign(
     jobs: int | None,
     kinds: tuple[FaultKind, ...] | None,
     folder: Path,
-    html: str | None,
+    html: Path | None,
     away: Away | None,
     *,
     as_json: bool,
@@ -152,17 +154,19 @@ def _campaign(
     from kdrv.explore.campaign import Campaign
     from kdrv.explore.generate import BEARABLE
     from kdrv.explore.keep import Keeper
-    from kdrv.report.exploration import campaign_data, live, show_campaign, write_page
+    from kdrv.report.exploration import campaign_data, campaign_html, live, show_campaign
 
     shown = subject.reconnoitre(ctx)
     with live(limits, quiet=as_json) as display:
         keeper = Keeper(folder, subject, display)
+        wanted = BEARABLE if kinds is None else kinds
         campaign = Campaign(
-            subject, shown, limits, jobs=jobs, kinds=kinds or BEARABLE, watcher=keeper, away=away
+            subject, shown, limits, jobs=jobs, kinds=wanted, watcher=keeper, away=away
         )
         result = campaign.run(ctx)
     if html:
-        write_page(Path(html), result, subject, keeper.bugs)
+        write_file(html, campaign_html(result, subject, keeper.bugs))
+        click.echo(f"kdrv: wrote {html}", err=True)
     if as_json:
         print_json(campaign_data(result, subject, keeper.bugs))
     else:

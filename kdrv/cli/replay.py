@@ -24,7 +24,7 @@ from kdrv.core.errors import EXIT_FAILED
 @click.option("--project", "path", metavar="DIR", help="The project.  [default: around the bug]")
 @click.option("--doublecheck", is_flag=True, help="Run twice; show where the runs differ first.")
 @click.option("--trace", is_flag=True, help="Show operations, bus and console on one time line.")
-@click.option("--gdb", metavar="SECONDS", type=float, help="Stop there, for a debugger to attach.")
+@click.option("--gdb", metavar="SECONDS", type=float, help="Stop then (virtual time) for gdb.")
 @kernel_option
 @toolchain_option
 @json_option
@@ -40,7 +40,7 @@ def replay(
 ) -> None:
     """Run the plan of BUG, a folder of the bug base, on the driver as it is now.
 
-    Exit code 0 says that the bug is gone, 1 that it is still there.
+    Exit code 0: nothing is wrong any more; 1: this or another bug shows, or two runs differ.
     """
     from kdrv.explore.bugbase import load
     from kdrv.explore.replay import replay as run_again

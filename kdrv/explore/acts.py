@@ -7,7 +7,8 @@ import errno
 import os
 import select
 import stat
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from kdrv.explore.declare import Call
 from kdrv.guest.files import GuestFile
@@ -18,16 +19,31 @@ T = TypeVar("T")
 PATIENCE = 5.0
 """How long, in virtual seconds, a call may wait for data before it is interrupted."""
 GENTLY = os.O_RDONLY | os.O_NONBLOCK
+PARTING = -1
+"""The slot of the file that is open while its device goes."""
+NO_REQUEST = 0x5401
+"""An ioctl request (TCGETS) that drivers of devices do not know."""
+MOST_BYTES = 0x3FFF
+"""The largest size that a request's number can have (include/uapi/asm-generic/ioctl.h)."""
+Usage = Iterator[tuple[Callable[..., object], dict[str, Any]]]
+"""Acts, one after the other, with their arguments."""
 
 
-def _patiently(pending: Pending[T]) -> T:
-    """Wait; a call that waits for data that does not come is interrupted."""
-    if not pending.arrives(PATIENCE):
+def patiently(pending: Pending[T], calls: int = 1) -> T:
+    """Wait; each of so many calls that waits for data that does not come is interrupted."""
+    for _ in range(calls):
+        if pending.arrives(PATIENCE):
+            break
         pending.interrupt()
-    return pending.result(PATIENCE)
+    return pending.result()
 
 
-def _file(call: Call, slot: int) -> GuestFile:
+def size_of(request: int) -> int:
+    """How many bytes an ioctl's number says that it takes or gives."""
+    return request >> 16 & MOST_BYTES
+
+
+def file_of(call: Call, slot: int) -> GuestFile:
     """A slot's file. Raises ``OSError`` as the kernel does for a number that is none."""
     try:
         return call.files[slot]
@@ -58,56 +74,56 @@ def close_file(call: Call, slot: int) -> None:
 
 def read_file(call: Call, slot: int, size: int) -> bytes:
     """read(2)."""
-    return _patiently(call.guest.begin.read(_file(call, slot), size))
+    return patiently(call.guest.begin.read(file_of(call, slot), size))
 
 
 def write_file(call: Call, slot: int, data: bytes) -> int:
     """write(2)."""
-    return _patiently(call.guest.begin.write(_file(call, slot), data))
+    return patiently(call.guest.begin.write(file_of(call, slot), data))
 
 
 def pread_file(call: Call, slot: int, size: int, offset: int) -> bytes:
     """pread(2)."""
-    return _patiently(call.guest.begin.pread(_file(call, slot), size, offset))
+    return patiently(call.guest.begin.pread(file_of(call, slot), size, offset))
 
 
 def pwrite_file(call: Call, slot: int, data: bytes, offset: int) -> int:
     """pwrite(2)."""
-    return _patiently(call.guest.begin.pwrite(_file(call, slot), data, offset))
+    return patiently(call.guest.begin.pwrite(file_of(call, slot), data, offset))
 
 
 def seek_file(call: Call, slot: int, offset: int, whence: int) -> int:
     """lseek(2)."""
-    return _patiently(call.guest.begin.seek(_file(call, slot), offset, whence))
+    return patiently(call.guest.begin.seek(file_of(call, slot), offset, whence))
 
 
 def poll_file(call: Call, slot: int) -> int:
     """poll(2), for a moment."""
     events = select.POLLIN | select.POLLOUT | select.POLLPRI
-    return _patiently(call.guest.begin.poll(_file(call, slot), events, 10))
+    return patiently(call.guest.begin.poll(file_of(call, slot), events, 10))
 
 
 def map_file(call: Call, slot: int, length: int) -> bytes:
     """mmap(2), a look at the first bytes, munmap(2)."""
-    file = GuestFile(call.guest.begin, _file(call, slot).fileno(), "")
+    file = GuestFile(call.guest.begin, file_of(call, slot).fileno(), "")
     with file.mmap(length) as memory:
         return memory.read(0, 8)
 
 
 def share_file(call: Call, slot: int, to: int) -> None:
     """dup(2), as a fork does: the file is closed when the last descriptor is."""
-    number = _patiently(call.guest.begin.dup(_file(call, slot)))
+    number = patiently(call.guest.begin.dup(file_of(call, slot)))
     _put(call, to, GuestFile(call.guest.begin, number, ""))
 
 
 def control_file(call: Call, slot: int, request: int, content: bytes) -> object:
     """ioctl(2) with a buffer of the size the request names."""
-    size = request >> 16 & 0x3FFF
+    size = size_of(request)
     if not size:
         number = int.from_bytes(content[:8], "little")
-        return _patiently(call.guest.begin.ioctl(_file(call, slot), request, number))
+        return patiently(call.guest.begin.ioctl(file_of(call, slot), request, number))
     buffer = (content * size)[:size] if content else bytes(size)
-    return _patiently(call.guest.begin.ioctl(_file(call, slot), request, buffer))
+    return patiently(call.guest.begin.ioctl(file_of(call, slot), request, buffer))
 
 
 def open_and_close(call: Call, path: str) -> None:
@@ -187,3 +203,18 @@ def unload_and_load(call: Call) -> None:
     """Unload the module, as far as it is not in use, and load it again."""
     call.guest.unload(call.module.module)
     call.guest.load(call.module.path, call.module.params)
+
+
+def parting(path: str, requests: Iterable[int]) -> Usage:
+    """All that can be done to a file whose device is gone, and to one whose device is back."""
+    file = {"slot": PARTING}
+    yield open_file, {"path": path, "flags": os.O_RDWR, **file}
+    yield unbind, {}
+    for request in (NO_REQUEST, *requests):
+        yield control_file, {**file, "request": request, "content": b""}
+    yield pwrite_file, {**file, "data": b"gone", "offset": 0}
+    yield poll_file, file
+    yield read_file, {**file, "size": 16}
+    yield bind, {}
+    yield read_file, {**file, "size": 16}
+    yield close_file, file

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from kdrv.core.context import Context
+from kdrv.core.errors import UsageError
 from kdrv.explore.declare import Menu
 from kdrv.explore.differential import differences
 from kdrv.explore.execute import Run, Stand, scans
@@ -54,9 +55,18 @@ class Bench:
         """Run a plan in a fresh machine, with the driver or its rival.
 
         ``before`` is called before the driver is loaded, ``look`` after it. ``patience`` is as in
-        :class:`~kdrv.sim.world.SimWorld`.
+        :class:`~kdrv.sim.world.SimWorld`. Raises :class:`UsageError` for a plan of a kernel that
+        is not here.
         """
-        stand = (self.rivals if rival else self.stands)[plan.checked]
+        stands = self.rivals if rival else self.stands
+        if plan.checked not in stands:
+            kind = "checked" if plan.checked else "plain"
+            raise UsageError(
+                f"the plan is for the {kind} kernel, which was not asked for",
+                expected=f"--kernels {kind}, or both",
+                remedy="kdrv explore --kernels both ...",
+            )
+        stand = stands[plan.checked]
         spec = stand.spec
         if plan.checked and not scans(plan):
             words = ("kmemleak=off" if word == "kmemleak=on" else word for word in spec.cmdline)
@@ -69,7 +79,7 @@ class Bench:
 
     def judge(self, plan: Plan, history: History) -> list[Violation]:
         """All that is wrong with a run: broken properties, and where the rival does otherwise."""
-        found = violations(history, self.menu.properties)
+        found = violations(history, self.menu.properties, self.menu.without)
         if not found and plan.checked in self.rivals:
             names = (
                 self.stands[plan.checked].driver.module,

@@ -114,8 +114,12 @@ def command_here(bug: Bug) -> str:
     """The command line that replays a bug, from the current directory."""
     near = Path(os.path.relpath(bug.folder))
     place = bug.folder.absolute() if near.parts[:2] == ("..", "..") else near
-    words = shlex.split(bug.record.replay)
-    return shlex.join([*words[:2], str(place), *words[3:]])
+    try:
+        words = shlex.split(bug.record.replay)
+    except ValueError:
+        words = []  # edited by hand
+    project = words[4:5] if words[3:4] == ["--project"] else []
+    return shlex.join(["kdrv", "replay", str(place), *(["--project", *project] if project else [])])
 
 
 def command(folder: Path, project: Path) -> str:

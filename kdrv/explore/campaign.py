@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Protocol
 
 from kdrv.core.context import Context
+from kdrv.core.errors import WorkFailed
 from kdrv.core.executor import Workers, workers
 from kdrv.explore.generate import BEARABLE, Choice, allowed
-from kdrv.explore.hunt import Caught, Found, Task
+from kdrv.explore.hunt import SHRINK_SECONDS, Caught, Found, Task
 from kdrv.explore.plan import Step
 from kdrv.explore.shown import Shown
 from kdrv.explore.subject import Identity, Subject
@@ -19,10 +21,16 @@ from kdrv.explore.worker import Post, carry_out, make_post
 from kdrv.sim.faults import FaultKind
 from kdrv.testing.prepare import TestRequest
 
-EXAMPLES = {False: 48, True: 8}
+EXAMPLES = {False: 24, True: 8}
 """How many plans a batch has, on the plain and on the checked kernel."""
+HOPELESS = 30
+"""After so many plans with it a fault that never fired is taken for one that cannot."""
+IN_TIME, LEAST_SHRINKING = 45.0, 10.0
+"""Seconds for which a bug is shrunk where there is a time to keep: at most, and at least."""
+BATCH_SECONDS = 60.0
 MOST_PIECES = 200
 STOP_SECONDS = 60.0
+BATCH_PATIENCE, LAST_PATIENCE = 3600.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -114,13 +122,13 @@ class _Ledger:
     samples: list[Sample] = field(default_factory=list)
     runs: int = 0
     checked_runs: int = 0
-    virtual: float = 0.0
+    lasted: int = 0  # ns: a sum of floats would tell in which order the batches ended
 
     def enter(self, caught: Caught, at: float) -> Found | None:
         """Take a batch over; the bug in it if it is new."""
         self.runs += caught.runs
         self.checked_runs += caught.runs if caught.checked else 0
-        self.virtual += caught.virtual_seconds
+        self.lasted += caught.lasted
         if caught.covered - self.covered:
             self.covered |= caught.covered
             self.pool = [*self.pool, *caught.kept][-MOST_PIECES:]
@@ -131,7 +139,8 @@ class _Ledger:
         if found := caught.found:
             self.met[found.violation.fingerprint] += 1
             if found.violation.fingerprint not in self.bugs:
-                fresh = self.bugs[found.violation.fingerprint] = found
+                fresh = replace(found, seconds=at - caught.seconds + found.seconds)
+                self.bugs[found.violation.fingerprint] = fresh
         self.samples.append(Sample(at, self.runs, len(self.covered), len(self.bugs)))
         return fresh
 
@@ -180,13 +189,23 @@ class Campaign:
             running: set[Future[Caught]] = set()
             try:
                 while self._fill(executor, post, running):
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    patience = self._patience()
+                    done, running = wait(running, patience, return_when=FIRST_COMPLETED)
+                    if not done:
+                        raise _lost(patience)
                     self._collect(done)
             except KeyboardInterrupt:
                 interrupted = True
                 executor.stop()
                 self._collect(wait(running, timeout=STOP_SECONDS).done)
         return self._result(interrupted)
+
+    def _patience(self) -> float:
+        """How long the next batch may take to come back, in seconds: far longer than any does."""
+        left = self._seconds_left()
+        if left == inf or self._away:
+            return BATCH_PATIENCE  # a worker elsewhere may have to build its kernels first
+        return max(left, 0.0) + LAST_PATIENCE
 
     def _fill(self, executor: Workers, post: Post, running: set[Future[Caught]]) -> bool:
         """Keep every worker busy; false when there is nothing left to wait for."""
@@ -210,20 +229,30 @@ class Campaign:
         return Task(
             seed,
             examples,
-            Choice({}, self._kinds, tuple(ledger.pool), checked),
+            Choice({}, self._worth(), tuple(ledger.pool), checked),
             frozenset(ledger.bugs),
             frozenset(ledger.covered),
-            min(left, 60.0),
+            # Without a time to keep what comes of a seed does not depend on the host's speed.
+            left if left == inf else min(left, BATCH_SECONDS),
+            SHRINK_SECONDS if left == inf else min(IN_TIME, max(left, LEAST_SHRINKING)),
         )
+
+    def _worth(self) -> tuple[FaultKind, ...]:
+        """The faults to draw from: without those that this driver and device never meet."""
+        fired, wanted = self._ledger.fired, self._ledger.wanted
+        kinds = tuple(k for k in self._kinds if fired[k] or wanted[k] < HOPELESS)
+        return kinds or self._kinds
 
     def _seconds_left(self) -> float:
         if self._limits.seconds is None:
-            return float("inf")
+            return inf
         return self._began + self._limits.seconds - time.monotonic()
 
     def _collect(self, done: set[Future[Caught]]) -> None:
-        for caught in sorted((future.result() for future in done), key=lambda one: one.seed):
-            fresh = self._ledger.enter(caught, time.monotonic() - self._began)
+        now = time.monotonic() - self._began
+        batches = sorted((future.result() for future in done), key=lambda one: one.seed)
+        # All, before a watcher can interrupt.
+        for fresh in [self._ledger.enter(caught, now) for caught in batches]:
             if fresh:
                 self._watcher.found(fresh)
             self._watcher.progress(self._result(interrupted=False))
@@ -237,7 +266,7 @@ class Campaign:
             ledger.runs,
             ledger.checked_runs,
             time.monotonic() - self._began,
-            ledger.virtual,
+            ledger.lasted / 1e9,
             frozenset(ledger.covered),
             dict(ledger.fired),
             tuple(kind for kind in FaultKind if ledger.wanted[kind] and not ledger.fired[kind]),
@@ -246,3 +275,11 @@ class Campaign:
             tuple(ledger.samples),
             interrupted,
         )
+
+
+def _lost(patience: float) -> WorkFailed:
+    return WorkFailed(
+        f"no batch of plans has come back for {patience:.0f} s",
+        expected="operations and properties that return: each call in the guest has a deadline",
+        remedy="kdrv explore --jobs 1 --seeds 1, to see which one loops",
+    )

@@ -19,6 +19,8 @@ from kdrv.explore.sites import TRACE, relocate, through_registers
 
 REGISTER = 0x50
 """DW_OP_reg0: the others follow (DWARF 5, section 7.7.1)."""
+MOST_REFERENCES = 16
+"""A function refers to its declaration by a few steps; more go in a circle."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class _Unit:
             return known
         found: dict[str, Any] = {}
         at = die
-        while True:
+        for _ in range(MOST_REFERENCES):
             found = {**at.attributes, **found}
             for link in ("DW_AT_abstract_origin", "DW_AT_specification"):
                 if link in at.attributes:

@@ -8,12 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.explore.history import History, Moment
+from kdrv.explore.values import minimal
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -62,12 +64,18 @@ class Operation:
     serves: bool = False
     weight: int = 4
 
+    @cached_property
+    def simplest(self) -> dict[str, Any]:
+        """The simplest arguments."""
+        return {name: minimal(strategy) for name, strategy in self.arguments.items()}
+
 
 def operation(*, serves: bool = False, **arguments: SearchStrategy[Any]) -> Callable[[F], F]:
     """Declare a function ``f(call, **arguments)`` as an operation.
 
     An ``OSError`` it raises is a result like any other; an ``AssertionError`` is a bug found. With
-    ``serves`` it must succeed again once faults have stopped, with the simplest arguments.
+    ``serves`` its arguments are such that it succeeds where nothing is wrong, unless the driver is
+    busy; and with the simplest ones it must succeed again once faults have stopped.
     """
 
     def declare(function: F) -> F:
@@ -92,10 +100,14 @@ def prop(function: Callable[[History], None]) -> Callable[[History], None]:
 
 @dataclass(frozen=True)
 class Menu:
-    """All operations by name, and the user's own properties by name."""
+    """All operations by name, and the user's own properties by name.
+
+    ``without`` names properties that belong to every driver but not to this one.
+    """
 
     operations: Mapping[str, Operation]
     properties: Mapping[str, Callable[[History], None]]
+    without: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> Operation:
         """The operation. Raises :class:`UsageError` when there is none of that name."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from kdrv.core.errors import DeadlineExceeded, WorkFailed
+from kdrv.core.errors import DeadlineExceeded
 from kdrv.devices.errors import DeviceFault
-from kdrv.explore.acts import remove_items
+from kdrv.explore.acts import Usage, parting, remove_items
 from kdrv.explore.coverage import offsets
 from kdrv.explore.declare import Call, Menu
-from kdrv.explore.history import PROBING, History, Line, Moment, Outcome, Unrest
+from kdrv.explore.edges import at_the_edge
+from kdrv.explore.history import EDGE, History, Line, Moment, Outcome
+from kdrv.explore.perform import Performance
 from kdrv.explore.plan import Plan, Step
 from kdrv.explore.stage import Stage
-from kdrv.explore.values import assertion, plain, simplest
+from kdrv.explore.values import plain
 from kdrv.guest.errors import GuestCallDied, GuestGone, GuestSilent
 from kdrv.guest.files import GuestFile
 from kdrv.guest.session import Guest, Session
@@ -29,8 +30,8 @@ from kdrv.sim.excuses import STARVED
 from kdrv.sim.faults import FaultKind
 from kdrv.sim.kcov import Recorder
 from kdrv.sim.machine import SimMachine
-from kdrv.sim.shortage import Scarcity, Shortage
-from kdrv.testing.driver import Driver, DriverFile, LeftTraces
+from kdrv.sim.shortage import GUEST_DEVICE, Scarcity
+from kdrv.testing.driver import Driver, DriverFile
 from kdrv.testing.scripts import KMEMLEAK, KMEMLEAK_AGE
 
 BOOT_SECONDS = 60.0
@@ -42,18 +43,21 @@ RETRY_SECONDS = 1.0
 SERVE_TRIES = 3
 LEAK_PLANS = 4
 """One seed in so many has kmemleak on the checked kernel."""
-PARTING = -1
-"""The slot of the file that is open while its device goes."""
-NO_REQUEST = 0x5401
-"""An ioctl request (TCGETS) that drivers of devices do not know."""
+HALVES = 12
+"""How often the time after which a signal comes may be halved."""
+MOST_REQUESTS = 24
+"""So many ioctl requests are tried in every run beside the plan's own."""
+EDGE_PLANS = 4
+"""After one seed in so many the driver is given memory that ends too early."""
 
 
 @dataclass(frozen=True)
 class Stand:
     """A kernel with the driver staged, ready to boot again and again.
 
-    ``bindings`` are as in :class:`~kdrv.explore.declare.Call`; ``nodes`` can be opened,
-    ``subsystems`` are directories of configfs.
+    ``bound`` is how long a call may take, in virtual seconds, for each of those that may stand
+    before it. ``bindings`` are as in :class:`~kdrv.explore.declare.Call`; ``nodes`` can be opened,
+    ``requests`` are ioctl numbers, ``subsystems`` directories of configfs.
     """
 
     spec: BootSpec
@@ -61,6 +65,7 @@ class Stand:
     bound: float = BOUND_SECONDS
     bindings: tuple[tuple[str, str], ...] = ()
     nodes: tuple[str, ...] = ()
+    requests: tuple[int, ...] = ()
     subsystems: tuple[str, ...] = ()
 
 
@@ -70,27 +75,23 @@ class Run:
     def __init__(self, machine: SimMachine, stand: Stand, menu: Menu, plan: Plan) -> None:
         self._machine = machine
         self._scarcity = Scarcity(machine)
+        self._done = Performance(machine, self._scarcity)
         self._stand = stand
         self._menu = menu
         self._plan = plan
-        self._moments: list[Moment] = []
         self._baseline: tuple[str, ...] = ()
         self._leaks: tuple[Report, ...] = ()
-        self._left: tuple[str, ...] = ()
         self._covered: frozenset[int] = frozenset()
         self._loaded = False
         self._maps = False
         self._stray: tuple[str, ...] = ()
-        self._unrest: list[Unrest] = []
         self._unanswered: tuple[str, ...] = ()
         self._serves: bool | None = None
         self._fault: tuple[str, str, tuple[str, ...]] | None = None
         self._ended = ""
-        self._count = 0
         self._recorders: list[Recorder] = []
         self._memory: dict[str, Any] = {}
         self._files: dict[int, GuestFile] = {}
-        self._suffered: list[tuple[Shortage, Step]] = []
 
     def live(
         self,
@@ -113,7 +114,9 @@ class Run:
         before: Callable[[Guest], None] | None,
     ) -> None:
         machine = self._machine
-        guest = Guest.of(machine, boot_timeout=BOOT_SECONDS, timeout=self._stand.bound)
+        # Whoever comes last waits until all before it have given up.
+        bound = self._stand.bound * max(1, len({step.actor for step in self._plan.steps}))
+        guest = Guest.of(machine, boot_timeout=BOOT_SECONDS, timeout=bound)
         self._baseline = machine.console.since()
         if before:
             before(guest)
@@ -122,7 +125,7 @@ class Run:
             self._maps = True
         self._scarcity.prepare(guest)
         driver = Driver(guest, self._stand.driver, scarcity=self._scarcity)
-        self._perform(guest, Step("load", {}), "load", driver.load)
+        self._done.perform(guest, Step("load", {}), "load", driver.load)
         self._loaded = driver.loaded
         if not self._loaded:
             return
@@ -134,17 +137,20 @@ class Run:
             stage = Stage(guest.link)
             stage.play([self._actor(stage, *actor) for actor in actors])
             machine.schedule.quiesce()
-            if self._hung():
+            if self._done.hung():
                 return
             self._settle(guest)
             self._serve(self._call(guest, driver))
-            self._part(self._call(guest, driver))
             self._settle(guest)
-            self._unanswered = tuple(
-                f"{name}: {words}"
-                for name, device in machine.devices.items()
-                for words in device.unanswered()
-            )
+            # Now, and after the parting: a probe may acknowledge what stood there.
+            self._unanswered = self._causes()
+            calm, requests = self._call(guest, driver), self._requests(guest, actors)
+            if self._plan.seed % EDGE_PLANS == 0:
+                self._use(calm, EDGE, partial(at_the_edge, requests=requests))
+            if self._stand.bindings:
+                self._use(calm, "part", partial(parting, requests=requests))
+            self._settle(guest)
+            self._unanswered = self._unanswered or self._causes()
             for recorder in self._recorders:
                 recorder.stop()
                 places |= recorder.places
@@ -196,143 +202,103 @@ class Run:
                     stage.pause(step.pause / 1e6)
                 operation = self._menu[step.does]
                 action = partial(operation.run, call, **step.arguments)
-                self._perform(call.guest, step, "plan", action)
-                if self._hung():
+                with self._signalled(stage, call.guest):
+                    self._done.perform(call.guest, step, "plan", action)
+                if self._done.hung():
                     return
 
         return act
 
-    def _perform(
-        self,
-        session: Session,
-        step: Step,
-        phase: str,
-        action: Callable[[], object],
-    ) -> Moment:
-        """One operation and how it went. Raises what ends the run."""
-        index, self._count = self._count, self._count + 1
-        began = self._machine.now
-        moment = Moment(
-            index, step.does, step.arguments, step.actor, began, began, Outcome.OK, phase
-        )
-        try:
-            with self._armed(session, phase, step):
-                moment = replace(moment, value=plain(action()))
-        except OSError as error:
-            name = errno.errorcode.get(error.errno or 0, str(error.errno))
-            moment = replace(moment, outcome=Outcome.ERROR, errno=name)
-        except AssertionError as error:
-            moment = replace(moment, outcome=Outcome.WRONG, words=assertion(error))
-        except GuestSilent as silent:
-            stuck = silent.inspection
-            free = stuck is not None and stuck.state.startswith("S")
-            where = "; ".join(stuck.stack[:4]) if stuck else "the guest hangs"
-            outcome = Outcome.BLOCKED if free else Outcome.HUNG
-            moment = replace(moment, outcome=outcome, words=where)
-        except GuestCallDied as died:
-            moment = replace(moment, outcome=Outcome.DIED, words=str(died))
-        except LeftTraces as left:
-            self._left = (left.message, *left.detail)
-        except (DeviceFault, GuestGone, MachineEnded) as end:
-            self._moments.append(
-                replace(moment, outcome=Outcome.DIED, words=str(end), ended=self._machine.now)
-            )
-            raise
-        except WorkFailed as failed:
-            moment = replace(moment, outcome=Outcome.WRONG, words=failed.message)
-        except Exception as error:
-            # An operation that cannot make sense of what the driver gave it.
-            words = f"{type(error).__name__}: {error}"
-            moment = replace(moment, outcome=Outcome.WRONG, words=words)
-        moment = replace(moment, ended=self._machine.now)
-        self._moments.append(moment)
-        # An unbinding that found nothing to unbind may have met another one under way.
-        parted = moment.does == "unload" or (moment.does == "unbind" and moment.value is not None)
-        if parted and moment.outcome is Outcome.OK:
-            self._unrest += [
-                Unrest(moment.ended, name, words)
-                for name, device in self._machine.devices.items()
-                for words in device.restless()
-            ]
-        return moment
-
     @contextlib.contextmanager
-    def _armed(self, session: Session, phase: str, step: Step) -> Iterator[None]:
-        """Let an allocation of a plan's operation fail where the schedule says so."""
-        probes = step.does in PROBING
-        kind = FaultKind.PROBE_FAIL_NTH if probes else FaultKind.ALLOC_FAIL_NTH
-        loads = step.does == "unload_and_load"
-        shortage = self._scarcity.draw(kind, loads=loads) if phase == "plan" else None
-        try:
-            with shortage.on(session) if shortage else contextlib.nullcontext():
-                yield
-        finally:
-            if shortage and shortage.happened and probes:
-                self._suffered.append((shortage, step))
+    def _signalled(self, stage: Stage, session: Session) -> Iterator[None]:
+        """Have a signal come while an operation is under way, where the schedule says so."""
+        schedule = self._machine.schedule
+        drawn = schedule.draw(FaultKind.SIGNAL, GUEST_DEVICE, self._machine.now)
+        if drawn is None:
+            yield
+            return
 
-    def _hung(self) -> bool:
-        """Whether a call did not come back: what follows would wait as long, and tell no more."""
-        return any(m.outcome in (Outcome.HUNG, Outcome.BLOCKED) for m in self._moments)
+        def ring() -> None:
+            self._machine.trace.note(self._machine.now, GUEST_DEVICE, "fault signal", {})
+            session.begin.signal()
+
+        with stage.alarm((drawn.lasts >> drawn.dice.randrange(HALVES)) / 1e9, ring) as alarm:
+            yield
+        if not alarm.rang:
+            schedule.take_back(drawn)
 
     # --- the reckoning
 
     def _settle(self, guest: Guest) -> None:
         """Give what is still on its way, in this plan's own time, time to arrive."""
-        faults = self._plan.faults
-        guest.sleep(SETTLE_SECONDS * max(1.0, faults.pace) * (1 + faults.jitter))
+        faults, busy = self._plan.faults, self._machine.schedule.busy_until - self._machine.now
+        usual = SETTLE_SECONDS * max(1.0, faults.pace) * (1 + faults.jitter)
+        guest.sleep(usual + max(0, busy) / 1e9)
+
+    def _causes(self) -> tuple[str, ...]:
+        """Interrupts that devices raised and that nobody has acknowledged."""
+        return tuple(
+            f"{name}: {words}"
+            for name, device in self._machine.devices.items()
+            for words in device.unanswered()
+        )
 
     def _serve(self, call: Call) -> None:
         """After faults have stopped, the device must be bound, or bind, and serve again."""
         if self._machine.pulled:
             step = Step("remove", {})
             gone = partial(removal.announce, self._machine, call.guest)
-            self._perform(call.guest, step, "serve", gone)
-        file = self._stand.driver
-        if file.path and file.module not in {module.name for module in call.guest.modules()}:
+            self._done.perform(call.guest, step, "serve", gone)
+        if self._lacking(call.guest):
             # A step has unloaded it and failed to load it again.
+            file = self._stand.driver
             load = partial(call.guest.load, file.path, file.params)
-            self._perform(call.guest, Step("load", {}), "serve", load)
+            self._done.perform(call.guest, Step("load", {}), "serve", load)
         if self._machine.pulled:
             return
         if rebind := self._menu.operations.get("bind"):
             self._insist(call, "bind", {}, partial(rebind.run, call))
         for operation in self._menu.operations.values():
-            if operation.serves and not self._hung():
-                arguments = simplest(operation.name, self._menu)
+            if operation.serves and not self._done.hung():
+                arguments = operation.simplest
                 action = partial(operation.run, call, **arguments)
                 moment = self._insist(call, operation.name, arguments, action)
                 self._serves = moment.outcome is Outcome.OK and self._serves is not False
+
+    def _lacking(self, guest: Session) -> bool:
+        """Whether the module is not loaded."""
+        file = self._stand.driver
+        return bool(file.path) and file.module not in {module.name for module in guest.modules()}
 
     def _insist(
         self, call: Call, name: str, arguments: dict[str, Any], action: Callable[[], object]
     ) -> Moment:
         """An operation of the serve phase, tried again while it fails; the last try."""
         for _ in range(SERVE_TRIES):
-            moment = self._perform(call.guest, Step(name, arguments), "serve", action)
-            if moment.outcome is Outcome.OK or self._hung():
+            moment = self._done.perform(call.guest, Step(name, arguments), "serve", action)
+            if moment.outcome is Outcome.OK or self._done.hung():
                 break
             call.guest.sleep(RETRY_SECONDS)
         return moment
 
-    def _part(self, call: Call) -> None:
-        """Take the device away while a file is open, use that file, and give the device back."""
-        menu = self._menu.operations
-        if self._machine.pulled or self._hung() or not {"open_file", "unbind"} <= menu.keys():
+    def _requests(self, guest: Guest, actors: Iterable[tuple[Call, object]]) -> dict[int, bytes]:
+        """The ioctl requests that are known, and those that were made, with what was given."""
+        found = dict.fromkeys(self._stand.requests, b"")
+        for session in (*(call.guest for call, _ in actors), guest):
+            found |= session.begin.requests
+        return dict(islice(found.items(), MOST_REQUESTS))
+
+    def _use(self, call: Call, phase: str, usage: Callable[[str], Usage]) -> None:
+        """Use every node of the driver in the same way."""
+        if self._machine.pulled or self._done.hung():
             return
-        for path in self._stand.nodes if self._stand.bindings else ():
-            for name, arguments in (
-                ("open_file", {"path": path, "flags": os.O_RDWR, "slot": PARTING}),
-                ("unbind", {}),
-                ("read_file", {"slot": PARTING, "size": 16}),
-                ("control_file", {"slot": PARTING, "request": NO_REQUEST, "content": b""}),
-                ("bind", {}),
-                ("read_file", {"slot": PARTING, "size": 16}),
-                ("close_file", {"slot": PARTING}),
-            ):
-                action = partial(menu[name].run, call, **arguments)
-                step = Step(name, arguments)
-                self._perform(call.guest, step, "part", action)
-                if self._hung():
+        for path in self._stand.nodes:
+            for act, arguments in usage(path):
+                step = Step(act.__name__, arguments)
+                moment = self._done.perform(
+                    call.guest, step, phase, partial(act, call, **arguments)
+                )
+                if moment.outcome is Outcome.DIED or self._done.hung():
                     return
 
     def _let_go(self, guest: Guest) -> None:
@@ -347,7 +313,7 @@ class Run:
 
     def _unload(self, guest: Guest, driver: Driver) -> None:
         suffer = partial(self._suffer_again, self._call(guest, driver))
-        self._perform(guest, Step("unload", {}), "unload", lambda: driver.unload(suffer))
+        self._done.perform(guest, Step("unload", {}), "unload", lambda: driver.unload(suffer))
 
     def _suffer_again(self, call: Call) -> None:
         """Have every probe that failed for want of memory fail once more, alike.
@@ -355,12 +321,15 @@ class Run:
         What is lost again then is lost each time; what the kernel keeps for ever is kept once.
         """
         menu = self._menu.operations
-        for shortage, step in self._suffered:
+        for shortage, step in self._done.suffered:
             with contextlib.suppress(OSError):
                 if step.does == "bind" and "unbind" in menu:
                     menu["unbind"].run(call, **step.arguments)
             with contextlib.suppress(OSError), shortage.on(call.guest):
                 menu[step.does].run(call, **step.arguments)
+            if self._lacking(call.guest):
+                # Its loading was what failed.
+                call.guest.load(self._stand.driver.path, self._stand.driver.params)
 
     def _scan(self, guest: Guest) -> None:
         """What kmemleak finds, where there is one; two scans must agree."""
@@ -381,20 +350,21 @@ class Run:
         lines = machine.console.since()
         times = [*machine.line_times, *[machine.now] * len(lines)][: len(lines)]
         return History(
-            moments=tuple(self._moments),
+            moments=tuple(self._done.moments),
             trace=tuple(machine.trace),
             console=tuple(Line(at, text) for at, text in zip(times, lines, strict=True)),
             reports=(*judge(lines[len(self._baseline) :], self._baseline), *self._leaks),
             fired=tuple(machine.schedule.fired),
             silent=tuple(machine.schedule.silent()),
-            left=self._left,
+            left=self._done.left,
             stray=self._stray,
-            unrest=tuple(self._unrest),
+            unrest=tuple(self._done.unrest),
             unanswered=self._unanswered,
             telling=frozenset(k for d in machine.devices.values() for k in d.telling),
+            serving=frozenset(one.name for one in self._menu.operations.values() if one.serves),
             prompt=self._plan.faults.pace <= 1 and self._plan.faults.jitter < 1,
             hash=machine.history(),
-            seconds=machine.clock(),
+            lasted=machine.now,
             loaded=self._loaded,
             ended=self._ended,
             fault=self._fault,

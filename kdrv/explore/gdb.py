@@ -5,7 +5,9 @@ A kernel of User Mode Linux is a process: while it waits for its calendar, any d
 
 from __future__ import annotations
 
+import math
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +48,8 @@ def stop_at(
             expected="gdb in the search path",
             remedy="apt-get install gdb",
         )
+    if not math.isfinite(seconds):
+        raise UsageError(f"{seconds} is no moment", expected="seconds of virtual time")
     calls: list[str] = []
 
     def look(machine: SimMachine, driver: Driver) -> None:
@@ -62,7 +66,9 @@ def stop_at(
 
         def stop() -> None:
             process = kernel_process(os.getpid(), image.name)
-            calls.append(f"gdb -q -p {process} -x {script} {image}")
+            calls.append(
+                shlex.join(("gdb", "-q", "-p", str(process), "-x", str(script), str(image)))
+            )
             stopped(calls[-1])
 
         machine.engine.clock.at(at, stop)
@@ -70,7 +76,7 @@ def stop_at(
     history = bench.run(plan, look, patience=PATIENCE)
     if not calls:
         raise UsageError(
-            f"the run was over at {history.seconds:.9f} s, before {seconds} s",
+            f"the run was over at {history.lasted / 1e9:.9f} s, before {seconds} s",
             expected="an earlier moment; kdrv replay --trace shows them all",
         )
 

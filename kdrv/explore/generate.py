@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
@@ -22,13 +20,28 @@ from kdrv.sim.faults import FACTS, FaultKind, FaultPlan, Rule, Side
 MOST_ACTORS = 3
 MOST_CHUNKS, CHUNK = 8, 5
 MOST_RULES = 4
+MOST_STEPS = 200
 PAUSES = (0, 0, 0, 10, 100, 1_000, 10_000, 1_000_000)
 """In microseconds; shrinks to the first."""
 RATES = (0.05, 0.2, 0.5, 1.0)
 PACES = (1.0, 0.0, 0.1, 10.0)
 JITTERS = (0.0, 0.5, 4.0)
-NUMBERS = 12
-"""Faults at single opportunities are drawn among so many first ones."""
+NUMBERS = (12, 200)
+"""Faults at single opportunities are drawn among so many first ones, few or many: a probe takes
+the first accesses to a device."""
+ROUNDS = (1, 1, 1, 1, 1, 1, 1, 8)
+"""How often a plan's steps are gone through: rings wrap, and counters overflow, only in time."""
+FREQUENT = frozenset(
+    {
+        FaultKind.IRQ_LOST,
+        FaultKind.REG_ALL_ONES,
+        FaultKind.DEVICE_LATE,
+        FaultKind.DESC_BAD,
+        FaultKind.PROBE_FAIL_NTH,
+        FaultKind.ALLOC_FAIL_NTH,
+    }
+)
+"""Faults that are drawn twice as often: what drivers most often have no answer to."""
 STORMS = 2
 COMINGS = frozenset({"bind", "unbind", "unload_and_load"})
 """Operations by which a driver comes to its device and leaves it."""
@@ -64,11 +77,12 @@ def plans(choice: Choice) -> SearchStrategy[Plan]:
     styles = st.sampled_from([0, 0, 0, 0, 1, 2] if come and starve else [0, 0, 0, 0, 1])
     swarms = (free, st.just(stay), st.just(come))
     counts = st.integers(1, MOST_ACTORS)
-    rules = (_rules(choice.kinds), _rules(()), _rules(starve))
+    rules = (_rules(choice.kinds), _rules(()), _rules(starve, least=1))
     seeds, pace, jitter = st.integers(0, 999_999), st.sampled_from(PACES), st.sampled_from(JITTERS)
     paces = (pace, st.sampled_from([1.0, 0.0]), pace)
     jitters = (jitter, st.just(0.0), st.just(0.0))
     pauses = st.sampled_from(PAUSES)
+    rounds = st.sampled_from(ROUNDS)
     pool = st.sampled_from(choice.pool) if choice.pool else None
     more = st.booleans()
 
@@ -91,21 +105,25 @@ def plans(choice: Choice) -> SearchStrategy[Plan]:
         fresh = st.lists(step(swarm, actors), min_size=1, max_size=CHUNK)
         piece = fresh if style else chunk(fresh)
         pieces = draw(st.lists(piece, min_size=1, max_size=MOST_CHUNKS))
-        steps = tuple(one for piece in pieces for one in piece)
+        steps = tuple(one for piece in pieces for one in piece) * draw(rounds)
         chosen = tuple(draw(rules[style]))
         faults = FaultPlan(draw(seeds), chosen, draw(jitters[style]), draw(paces[style]))
-        return Plan(steps, faults, choice.checked)
+        return Plan(steps[:MOST_STEPS], faults, choice.checked)
 
     return plan()
 
 
-def _rules(kinds: Sequence[FaultKind]) -> SearchStrategy[list[Rule]]:
-    return st.lists(_rule(kinds), max_size=MOST_RULES) if kinds else st.builds(list)
+def _rules(kinds: Sequence[FaultKind], least: int = 0) -> SearchStrategy[list[Rule]]:
+    if not kinds:
+        return st.builds(list)
+    return st.lists(_rule(kinds), min_size=least, max_size=MOST_RULES)
 
 
 def _rule(kinds: Sequence[FaultKind]) -> SearchStrategy[Rule]:
-    exact = st.lists(st.integers(0, NUMBERS), min_size=1, max_size=3, unique=True)
-    names, rates, exactly = st.sampled_from(list(kinds)), st.sampled_from(RATES), st.booleans()
+    number = st.one_of(*(st.integers(0, most) for most in NUMBERS))
+    exact = st.lists(number, min_size=1, max_size=3, unique=True)
+    often = [kind for kind in kinds if kind in FREQUENT]
+    names, rates, exactly = st.sampled_from([*kinds, *often]), st.sampled_from(RATES), st.booleans()
 
     @st.composite
     def rule(draw: DrawFn) -> Rule:
@@ -120,23 +138,10 @@ def _rule(kinds: Sequence[FaultKind]) -> SearchStrategy[Rule]:
     return rule()
 
 
-def minimal(strategy: SearchStrategy[Any]) -> Any:
-    """The simplest value of a strategy."""
-    return find(
-        strategy,
-        lambda _: True,
-        settings=settings(
-            database=None,
-            max_examples=1,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def allowed(kinds: Sequence[FaultKind], *, devices: bool) -> tuple[FaultKind, ...]:
     """The kinds that can happen at all: without a device only those on the guest's side."""
-    return tuple(kind for kind in kinds if devices or FACTS[kind].side is Side.GUEST)
+    here = (Side.GUEST, Side.CALLER)
+    return tuple(kind for kind in kinds if devices or FACTS[kind].side in here)
 
 
 BEARABLE = tuple(kind for kind in FaultKind if kind is not FaultKind.DMA_AFTER_FREE)

@@ -15,6 +15,9 @@ from kdrv.sim.trace import Record
 PROBING = frozenset({"load", "bind", "unload_and_load"})
 """Operations in which a driver may be bound to its device."""
 
+EDGE = "edge"
+"""The phase in which a driver is given memory that ends too early."""
+
 
 class Outcome(StrEnum):
     """How an operation went."""
@@ -32,12 +35,21 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A call into the kernel. Times are nanoseconds of virtual time."""
+
+    what: str
+    began: int
+    ended: int
+
+
+@dataclass(frozen=True)
 class Moment:
     """One operation of a run. Times are nanoseconds of virtual time.
 
     ``value`` is what it gave, as plain data; ``errno`` the name of its error, such as ``EIO``.
-    ``phase`` is where in the run it was done: ``load``, ``plan``, ``serve``, ``part``,
-    ``unload``.
+    ``phase`` is where in the run it was done: ``load``, ``plan``, ``serve``, ``edge``,
+    ``part``, ``unload``. ``entries`` are the calls of which it was made.
     """
 
     index: int
@@ -51,6 +63,7 @@ class Moment:
     value: Any = None
     errno: str = ""
     words: str = ""
+    entries: tuple[Entry, ...] = ()
 
     def story(self) -> str:
         """The moment in a line."""
@@ -111,7 +124,8 @@ class History:
     devices to memory that was not mapped for them, in words. ``covered`` are
     offsets into the driver's code that were reached. ``fault`` tells of a device model that ended
     the run. ``unrest`` was seen after unbinding, ``unanswered`` are interrupts not acknowledged
-    once all was quiet. ``loaded`` is whether the driver could be loaded, ``seconds`` virtual time.
+    once all was quiet. ``loaded`` is whether the driver could be loaded, ``lasted`` nanoseconds of
+    virtual time.
     """
 
     moments: tuple[Moment, ...]
@@ -123,7 +137,7 @@ class History:
     left: tuple[str, ...]
     stray: tuple[str, ...]
     hash: str
-    seconds: float
+    lasted: int
     loaded: bool
     ended: str = ""
     fault: tuple[str, str, tuple[str, ...]] | None = None
@@ -132,6 +146,8 @@ class History:
     unanswered: tuple[str, ...] = ()
     telling: frozenset[str] = frozenset()
     """Faults that a driver of these devices can notice although in general none can."""
+    serving: frozenset[str] = frozenset()
+    """Operations that must succeed where nothing is wrong."""
     prompt: bool = False
     """Whether devices took no longer for anything than they usually do."""
     covered: frozenset[int] = frozenset()

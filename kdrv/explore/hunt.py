@@ -22,9 +22,11 @@ from kdrv.explore.history import History, Violation
 from kdrv.explore.plan import Plan, Step, dump
 from kdrv.sim.faults import FaultKind, Rule, explicit
 
-SHRINK_SECONDS = 45.0
+SHRINK_SECONDS = 600.0
 SHRINK_RUNS = 300
-"""Shrinking ends after so many runs, the same on every machine; on a slow one by the time."""
+"""Shrinking ends after so many runs, the same on every machine; on a very slow one by the time."""
+PRUNE_SECONDS = 15.0
+"""How long single steps are left out after that."""
 LONGEST_PIECE = 12
 ROUND = 10
 """So many plans hypothesis draws at once. What comes after the tenth it makes mostly of what it
@@ -60,17 +62,21 @@ class Found:
     """After how many runs of its batch it showed first."""
     shrunk_from: int
     """How many steps the first failing plan had."""
+    seconds: float
+    """How long after its batch began it showed first; in a campaign's result, after the campaign
+    did."""
 
 
 @dataclass(frozen=True)
 class Caught:
-    """What came of a task. ``again`` counts known bugs that were met once more."""
+    """What came of a task. ``again`` counts known bugs that were met once more,
+    ``lasted`` nanoseconds of virtual time."""
 
     seed: int
     checked: bool
     runs: int
     seconds: float
-    virtual_seconds: float
+    lasted: int
     covered: frozenset[int]
     kept: tuple[tuple[Step, ...], ...]
     fired: Counter[FaultKind]
@@ -104,9 +110,9 @@ class Hunt:
         self._answers: dict[str, list[Violation]] = {}
         self._target = ""
         self._best: Plan | None = None
-        self._first = (0, 0)
+        self._first = (0, 0, 0.0)
         self._runs = 0
-        self._virtual = 0.0
+        self._lasted = 0
         self._covered: set[int] = set()
         self._kept: list[tuple[Step, ...]] = []
         self._fired: Counter[FaultKind] = Counter()
@@ -125,7 +131,7 @@ class Hunt:
             task.choice.checked,
             self._runs,
             time.monotonic() - self._began,
-            self._virtual,
+            self._lasted,
             frozenset(self._covered),
             tuple(self._kept),
             self._fired,
@@ -165,7 +171,8 @@ class Hunt:
                 continue
             if not self._target:
                 self._target = violation.fingerprint
-                self._first = (self._runs, len(plan.steps))
+                now = time.monotonic() - self._began
+                self._first = (self._runs, len(plan.steps), now)
                 self._until = time.monotonic() + self._task.shrink_seconds
             if violation.fingerprint == self._target:
                 self._best = min(self._best or plan, plan, key=_size)
@@ -174,7 +181,7 @@ class Hunt:
     def _try(self, plan: Plan) -> list[Violation]:
         history = self._bench.run(plan)
         self._runs += 1
-        self._virtual += history.seconds
+        self._lasted += history.lasted
         if not self._target:
             self._learn(plan, history)
         return self._bench.judge(plan, history)
@@ -217,6 +224,8 @@ class Hunt:
         faults = replace(found.plan.faults, rules=rules)
         found = self._shows(replace(found.plan, faults=faults)) or found
         for place in reversed(range(len(found.plan.steps))):
+            if self._stop() or time.monotonic() > self._until + PRUNE_SECONDS:
+                break
             steps = found.plan.steps[:place] + found.plan.steps[place + 1 :]
             found = self._shows(replace(found.plan, steps=steps)) or found
         return found

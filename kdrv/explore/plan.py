@@ -122,15 +122,21 @@ def load(text: str, name: str = "the plan") -> Plan:
         ) from error
     if table.format != FORMAT:
         raise UsageError(f"{name} has format {table.format}", expected=f"format {FORMAT}")
-    steps = tuple(
-        Step(
-            one.does,
-            {key: _decoded(value) for key, value in one.arguments.items()},
-            one.actor,
-            one.pause,
+    try:
+        steps = tuple(
+            Step(
+                one.does,
+                {key: _decoded(value) for key, value in one.arguments.items()},
+                one.actor,
+                one.pause,
+            )
+            for one in table.step
         )
-        for one in table.step
-    )
+    except ValueError as error:
+        raise UsageError(
+            f"an argument in {name} cannot be read: {error}",
+            expected='bytes as {hex = "00ff"}, large numbers as {int = "123"}',
+        ) from error
     return Plan(steps, FaultPlan.from_data(table.faults), table.checked)
 
 

@@ -7,14 +7,15 @@ violations; none needs the machine any more.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kdrv.explore.history import PROBING, History, Moment, Outcome, Violation
+from kdrv.core.errors import UsageError, WorkFailed
+from kdrv.explore.history import EDGE, PROBING, Entry, History, Moment, Outcome, Violation
 from kdrv.machine.verdict import describe, severity
 from kdrv.sim.excuses import excused
-from kdrv.sim.faults import FACTS, FaultKind
-from kdrv.sim.trace import Access, DmaAccess, Note
+from kdrv.sim.faults import FACTS, MILLISECOND, FaultKind
+from kdrv.sim.trace import Access, DmaAccess, Interrupt, Note, Record
 
 QUIETABLE = frozenset(
     {
@@ -25,6 +26,7 @@ QUIETABLE = frozenset(
         FaultKind.IRQ_STORM,
         FaultKind.COMPLETION_REORDER,
         FaultKind.ALLOC_FAIL_NTH,
+        FaultKind.SIGNAL,
     }
 )
 """Faults that do not keep a driver from telling its device to stop. With others the device is deaf,
@@ -32,6 +34,12 @@ or the driver believes it gone, and nobody could quiet it."""
 FOREVER = 1 << 63
 SPACE_OFF = "memory space is off"
 """What a PCI model notes at an access that it does not answer."""
+IDLE = 50 * MILLISECOND
+"""A wait of which nobody would say that it was meant, where a device has answered already."""
+BY_DEVICE = (DmaAccess, Interrupt)
+PARTINGS = PROBING | {"unbind"}
+NOT_NOW = frozenset({"EAGAIN", "EBUSY", "EINTR", "ENOMEM", "ENOSPC"})
+"""Errors that say nothing against what was asked for."""
 LATE_DMA = frozenset({FaultKind.DMA_AFTER_FREE, FaultKind.DMA_LATE})
 
 
@@ -45,16 +53,35 @@ class Property:
 
 
 def violations(
-    history: History, own: Mapping[str, Callable[[History], None]] | None = None
+    history: History,
+    own: Mapping[str, Callable[[History], None]] | None = None,
+    without: Container[str] = (),
 ) -> list[Violation]:
     """All that did not hold, the gravest first; ``own`` are the user's properties."""
-    found = [violation for one in PROPERTIES for violation in one.check(history)]
+    asked = (one for one in PROPERTIES if one.name not in without)
+    found = [violation for one in asked for violation in one.check(history)]
     for name, check in (own or {}).items():
         try:
             check(history)
         except AssertionError as error:
             found.append(Violation(name, str(error) or "does not hold", name))
+        except Exception as error:
+            raise WorkFailed(
+                f"the property {name} cannot judge a run: {type(error).__name__}: {error}",
+                expected="AssertionError where it does not hold, and no other exception",
+            ) from error
     return found
+
+
+def known(names: Iterable[str]) -> frozenset[str]:
+    """These names of properties. Raises :class:`UsageError` for one that is none."""
+    wanted, all_names = frozenset(names), sorted({one.name for one in PROPERTIES})
+    for name in sorted(wanted.difference(all_names)):
+        raise UsageError(
+            f"[explore] of kdrv.toml has without = [{name!r}], which is no property",
+            expected="one of " + ", ".join(all_names),
+        )
+    return wanted
 
 
 def _no_reports(history: History) -> Iterable[Violation]:
@@ -86,13 +113,30 @@ def _returns(history: History) -> Iterable[Violation]:
     for moment in history.moments:
         if moment.outcome in (Outcome.HUNG, Outcome.BLOCKED):
             how = "hangs for ever" if moment.outcome is Outcome.HUNG else "waits for ever"
-            words = f"{moment.does} {how}" + (f": {moment.words}" if moment.words else "")
+            words = f"{moment.does} {how}" + (f" {moment.words}" if moment.words else "")
             yield Violation("returns", words, _stuck_at(history, moment), at=moment.began)
             return
 
 
 def _right(history: History) -> Iterable[Violation]:
-    # No driver can know that a bit it was given is wrong: then it cannot answer for its answers.
+    for moment in _wrong(history):
+        if moment.phase != EDGE:
+            words = f"{moment.does}: {moment.words}"
+            yield Violation("right-answer", words, moment.does, at=moment.began)
+            return
+
+
+def _agreed(history: History) -> Iterable[Violation]:
+    for moment in _wrong(history):
+        if moment.phase == EDGE:
+            place = f"{moment.does}:{moment.arguments.get('request', '')}"
+            yield Violation("callers-memory", moment.words, place, at=moment.began)
+            return
+
+
+def _wrong(history: History) -> Iterator[Moment]:
+    """Operations whose assertion failed, as far as the driver can answer for it."""
+    # No driver can know that a bit it was given is wrong.
     deceits = (
         fault.at
         for fault in history.fired
@@ -101,10 +145,7 @@ def _right(history: History) -> Iterable[Violation]:
     deceived = min(deceits, default=FOREVER)
     for moment in history.moments:
         if moment.outcome is Outcome.WRONG and moment.ended < deceived:
-            yield Violation(
-                "right-answer", f"{moment.does}: {moment.words}", moment.does, at=moment.began
-            )
-            return
+            yield moment
 
 
 def _survives(history: History) -> Iterable[Violation]:
@@ -200,16 +241,61 @@ def _acknowledges(history: History) -> Iterable[Violation]:
 
 def _works_when_calm(history: History) -> Iterable[Violation]:
     """Where no fault fired, devices are as quick as ever and the driver stayed with them."""
-    away = any(m.does in PROBING | {"unbind"} for m in history.moments if m.phase == "plan")
+    away = any(m.does in PARTINGS for m in history.moments if m.phase == "plan")
     if history.fired or away or not history.prompt:
         return
     for moment in history.moments:
-        served = moment.phase in ("plan", "serve")
-        if served and moment.outcome is Outcome.ERROR and moment.errno in ("EIO", "ETIMEDOUT"):
+        if moment.phase not in ("plan", "serve") or moment.outcome is not Outcome.ERROR:
+            continue
+        expected = moment.does in history.serving and moment.errno not in NOT_NOW
+        if expected or moment.errno in ("EIO", "ETIMEDOUT"):
             words = f"{moment.does} fails although nothing is wrong: {moment.errno}"
             place = f"{moment.does}:{moment.errno}"
             yield Violation("works-when-calm", words, place, at=moment.began)
             return
+
+
+def _prompt(history: History) -> Iterable[Violation]:
+    """Where no fault fired and devices are quick, no call goes on only when a timer has ended."""
+    if history.fired or not history.prompt:
+        return
+    for moment in history.moments:
+        if moment.phase not in ("plan", "serve") or moment.does in PARTINGS:
+            continue
+        for entry in moment.entries:
+            if entry.ended - entry.began < IDLE or _accompanied(moment, history.moments):
+                continue
+            if waited := _idly(history.trace, entry):
+                words = (
+                    f"{moment.does}: {entry.what} waits for {waited // MILLISECOND} ms although "
+                    "the device has answered: a timer ends its wait, and nothing else does"
+                )
+                yield Violation("prompt", words, moment.does, at=entry.ended)
+                return
+
+
+def _idly(trace: Iterable[Record], entry: Entry) -> int:
+    """How long a call waited, at the last, for nothing that came from a device; 0 if it did not.
+
+    Until its device has done anything for it a call has reason to wait.
+    """
+    during = [record for record in trace if entry.began <= record.at <= entry.ended]
+    times = [*(record.at for record in during), entry.ended]
+    waits = [place for place in range(len(during)) if times[place + 1] - times[place] >= IDLE]
+    if not waits:
+        return 0
+    last = waits[-1]
+    answered = any(isinstance(record, BY_DEVICE) for record in during[: last + 1])
+    woken = last + 1 < len(during) and isinstance(during[last + 1], BY_DEVICE)
+    return times[last + 1] - times[last] if answered and not woken else 0
+
+
+def _accompanied(moment: Moment, moments: Iterable[Moment]) -> bool:
+    """Whether anything else was under way, which may have been what it waited for."""
+    return any(
+        one is not moment and one.began < moment.ended and moment.began < one.ended
+        for one in moments
+    )
 
 
 def _within(at: int, spans: Iterable[tuple[int, int]]) -> bool:
@@ -231,9 +317,11 @@ def _absences(moments: Iterable[Moment]) -> list[tuple[int, int]]:
 
 
 def _stuck_at(history: History, moment: Moment) -> str:
-    """Where a call waits: its stack, or the register the driver touched last, or the call."""
-    if frames := re.findall(r"([A-Za-z_][\w:<>. ]*)\+0x", moment.words):
-        return "|".join(frames[:4])
+    """Where a call waits: the function that waits, whoever called it, or the register the driver
+    touched last, or the call.
+    """
+    if moment.words.startswith("in "):
+        return moment.words.partition(", from ")[0]
     touched = [
         f"{record.device}:{record.register or record.offset}"
         for record in history.trace
@@ -256,11 +344,17 @@ PROPERTIES = (
     Property("lives", "no call is ended by the kernel", _survives),
     Property("returns", "every call returns within a bound of virtual time", _returns),
     Property("right-answer", "an answer is right, or an error, unless a fault deceived", _right),
+    Property("callers-memory", "of a caller's memory what was agreed on is used", _agreed),
     Property("quiet-when-gone", "no access and no DMA while unbound", _quiet_when_gone),
     Property("quiesced", "a driver quiets its device before it lets go of it", _quiesced),
     Property("acknowledges", "interrupts are acknowledged", _acknowledges),
     Property("own-memory", "devices use only memory that is mapped for them", _own_memory),
-    Property("works-when-calm", "no device error while nothing is wrong", _works_when_calm),
+    Property(
+        "works-when-calm",
+        "no error of the device, or of what must succeed, while nothing is wrong",
+        _works_when_calm,
+    ),
+    Property("prompt", "a call goes on when its device has answered", _prompt),
     Property("serves-again", "once faults stop, the device binds and serves", _serves),
     Property("no-trace", "unloading leaves nothing behind", _no_traces),
     Property("no-trace", "an unused driver can be unloaded", _unloads),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrv.core.inside import understood
 from kdrv.explore import acts
 from kdrv.explore.declare import Operation
 from kdrv.guest.session import Guest
@@ -140,7 +141,7 @@ def mined(module: Path) -> tuple[int, ...]:
     from elftools.elf.elffile import ELFFile
 
     found: set[int] = set()
-    with module.open("rb") as file:
+    with understood(module.name), module.open("rb") as file:
         for section in ELFFile(file).iter_sections():
             if section.name.startswith(".text"):
                 data = section.data()
@@ -159,7 +160,7 @@ def _is_immediate(before: int, last: int) -> bool:
 
 def looks_like_request(number: int) -> bool:
     """Whether a number has a direction, a size that fits it, and a character for its type."""
-    direction, size, kind = number >> 30, number >> 16 & 0x3FFF, number >> 8 & 0xFF
+    direction, size, kind = number >> 30, acts.size_of(number), number >> 8 & 0xFF
     if not 0x20 <= kind < 0x7F:
         return False
     return 0 < size <= IOCTL_LIMIT and direction != 0

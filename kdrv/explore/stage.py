@@ -7,7 +7,8 @@ order to the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,15 @@ class _Waiting:
     until: float
 
 
+@dataclass(eq=False)
+class Alarm:
+    """Something that is to be done ``at`` a time, by nobody who has to wait for it."""
+
+    at: float
+    ring: Callable[[], None]
+    rang: bool = False
+
+
 class Stage:
     """Lets actors wait at the same time; see :class:`kdrv.guest.link.Turns`."""
 
@@ -31,6 +41,7 @@ class Stage:
         self._link = link
         self._hub: Any = None
         self._waiting: dict[Any, _Waiting | None] = {}
+        self._alarms: list[Alarm] = []
 
     def play(self, actors: Sequence[Callable[[], None]]) -> None:
         """Run all actors to their ends. What one of them raises ends all, and passes through."""
@@ -57,8 +68,23 @@ class Stage:
         """Called by an actor: let ``seconds`` of virtual time pass."""
         self.wait(self._link, lambda: False, seconds)
 
+    @contextmanager
+    def alarm(self, seconds: float, ring: Callable[[], None]) -> Iterator[Alarm]:
+        """For an actor: have ``ring`` called in so many seconds, unless it is through before."""
+        alarm = Alarm(self._link.clock() + seconds, ring)
+        self._alarms.append(alarm)
+        try:
+            yield alarm
+        finally:
+            if not alarm.rang:
+                self._alarms.remove(alarm)
+
     def _advance(self) -> None:
         """Let the first actor that can go on do so; let time pass when there is none."""
+        for alarm in [one for one in self._alarms if one.at <= self._link.clock()]:
+            alarm.rang = True
+            self._alarms.remove(alarm)
+            alarm.ring()
         for actor, waiting in self._waiting.items():
             if waiting is None or waiting.finished() or self._link.clock() >= waiting.until:
                 self._waiting[actor] = None
@@ -66,6 +92,7 @@ class Stage:
                 if actor.dead:
                     del self._waiting[actor]
                 return
-        first = min(w.until for w in self._waiting.values() if w)
+        times = [waiting.until for waiting in self._waiting.values() if waiting]
+        first = min(times + [alarm.at for alarm in self._alarms])
         # Never nothing: what is left of a float must not keep time from passing.
         self._link.hear(max(first - self._link.clock(), NANOSECOND))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,19 +11,26 @@ from pathlib import Path
 from kdrv.build.module import module_place
 from kdrv.core.context import Context
 from kdrv.core.errors import UsageError, WorkFailed
+from kdrv.core.events import Level
 from kdrv.core.project import Project
 from kdrv.explore.bench import Bench
 from kdrv.explore.declare import Menu, Operation, declares, load_menu
 from kdrv.explore.execute import Stand
 from kdrv.explore.history import History
 from kdrv.explore.plan import Plan
-from kdrv.explore.properties import violations
+from kdrv.explore.properties import known, violations
 from kdrv.explore.shown import Lookout, Shown, mined, operations
+from kdrv.sim.alive import standing
 from kdrv.sim.faults import CALM
 from kdrv.sim.machine import SimMachine
 from kdrv.testing.driver import Driver
 from kdrv.testing.prepare import Preparation, Prepared, TestRequest, prepare_project
 from kdrv.toolchain.base import MODULE, Toolchain
+
+PARTING_REQUESTS = 16
+"""So many ioctls are tried on a file whose device is gone; it is done in every run."""
+HUNG = "sysctl.kernel.hung_task_timeout_secs=100"
+"""A call that does not come back is told by its deadline; the kernel would say it once more."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +71,30 @@ class Subject:
         if own.operations:
             found = [one for one in found if one.name in LIFE]
         by_name: dict[str, Operation] = {one.name: one for one in found}
-        return Menu({**by_name, **own.operations}, own.properties)
+        without = known(self.project.explore.without)
+        return Menu({**by_name, **own.operations}, own.properties, without)
 
     def reconnoitre(self, ctx: Context) -> Shown:
         """Load the driver once, calmly, and see what it shows.
 
-        Raises :class:`WorkFailed` when it cannot be loaded, or breaks a property at rest.
+        On the checked kernel, see too that what watches it there is alive: it can die silently.
+        Raises :class:`WorkFailed` when the driver cannot be loaded.
         """
+        if True in self.stands:
+            self._see_that_detectors_live(ctx)
         shown = self._look(ctx, rival=False)
         if self.rivals:
             shown = replace(shown, rival_bindings=self._look(ctx, rival=True).bindings)
         return shown
+
+    def _see_that_detectors_live(self, ctx: Context) -> None:
+        def look(machine: SimMachine, driver: Driver) -> None:
+            for sign in standing(driver.guest):
+                if not sign.alive:
+                    ctx.events.note(f"on the checked kernel, {sign}", Level.WARNING)
+
+        bench = Bench(ctx, self.toolchain, self.stands, Menu({}, {}))
+        bench.run(Plan((), CALM, checked=True), look)
 
     def _look(self, ctx: Context, *, rival: bool) -> Shown:
         checked = min(self.stands)
@@ -92,7 +113,7 @@ class Subject:
                 f"driver {stand.driver.module} cannot be loaded in the simulator: {_why(history)}",
                 detail=[line.text for line in history.console[-12:]],
                 expected="a driver that loads while nothing is wrong",
-                reproducer=f"kdrv test --sim {self.project.root}",
+                reproducer=shlex.join(("kdrv", "test", "--sim", str(self.project.root))),
             )
         return seen[0]
 
@@ -141,6 +162,7 @@ def prepare(
             expected="a directory with a kdrv.toml, here or above",
             remedy="kdrv new NAME",
         )
+    known(project.explore.without)
     stands: dict[bool, Stand] = {}
     rivals: dict[bool, Stand] = {}
     modules: dict[bool, Path] = {}
@@ -151,7 +173,8 @@ def prepare(
         one = replace(request, debug=checked, instrument=True)
         last = ready(ctx, one, place)
         assert last.driver
-        stands[checked] = Stand(last.spec, last.driver, bound=project.test.deadline)
+        patient = replace(last.spec, cmdline=(*last.spec.cmdline, HUNG))
+        stands[checked] = Stand(patient, last.driver, bound=project.test.deadline)
         if request.against and last.twin:
             rivals[checked] = replace(stands[checked], driver=last.twin)
         if last.module:
@@ -176,7 +199,13 @@ def _bound(
     stands: dict[bool, Stand], bindings: tuple[tuple[str, str], ...], shown: Shown
 ) -> dict[bool, Stand]:
     return {
-        checked: replace(stand, bindings=bindings, nodes=shown.opens, subsystems=shown.subsystems)
+        checked: replace(
+            stand,
+            bindings=bindings,
+            nodes=shown.opens,
+            requests=shown.requests[:PARTING_REQUESTS],
+            subsystems=shown.subsystems,
+        )
         for checked, stand in stands.items()
     }
 
@@ -187,7 +216,7 @@ def operation_files(project: Project) -> tuple[Path, ...]:
     for folder in project.test.paths:
         place = project.root / folder
         paths = sorted(place.glob("*.py")) if place.is_dir() else [place]
-        found += [path for path in paths if path.suffix == ".py" and declares(path)]
+        found += [p for p in paths if p.suffix == ".py" and p.is_file() and declares(p)]
     return tuple(found)
 
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from kdrv.explore.declare import Menu
-from kdrv.explore.generate import minimal
+from kdrv.machine.reports.frames import DEEPEST, stack_entry
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
 
 
-def simplest(name: str, menu: Menu) -> dict[str, Any]:
-    """The simplest arguments of an operation: what its strategies shrink to."""
-    return {key: minimal(strategy) for key, strategy in menu[name].arguments.items()}
+def minimal(strategy: SearchStrategy[Any]) -> Any:
+    """The simplest value of a strategy: what it shrinks to."""
+    # Slow to import, and not needed to replay.
+    from hypothesis import HealthCheck, Phase, find, settings
+
+    return find(
+        strategy,
+        lambda _: True,
+        settings=settings(
+            database=None,
+            max_examples=1,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 def plain(value: object) -> Any:
@@ -33,3 +48,10 @@ def assertion(error: AssertionError) -> str:
     place = f"{frames[-1].name}: {frames[-1].line}" if frames else ""
     text = str(error).strip()
     return f"{text} ({place})" if text else place
+
+
+def waiting(stack: Sequence[str]) -> str:
+    """Where a call waits, in words: its innermost functions that do not only wait for others."""
+    found = filter(None, map(stack_entry, (f" {line}" for line in stack)))
+    frames = [frame for frame, sure in found if sure and not frame.machinery and not frame.root]
+    return "in " + ", from ".join(map(str, frames[:DEEPEST])) if frames else ""

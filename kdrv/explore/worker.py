@@ -100,7 +100,7 @@ def _made_ready(ctx: Context, post: Post, stack: ExitStack) -> Subject:
     wanted = post.subject
     root = wanted.project.root
     if not root.is_dir():
-        raise _other("disk", f"there is no {root}", f"{root}, with the driver")
+        raise _other("disk", f"there is no {root}", f"the project at {root}")
     if this_host() != post.host:
         raise _other("processor", f"{this_host()}", f"{post.host}")
     if (operations := _text(wanted.files)) != post.operations:

@@ -6,14 +6,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from kdrv.core.show import duration
+from kdrv.core.show import duration, plural
 from kdrv.explore.bugbase import Bug, clean, command_here, name_of, story
 from kdrv.explore.campaign import CampaignResult, Limits
 from kdrv.explore.hunt import Found
@@ -90,10 +89,11 @@ def live(limits: Limits, *, quiet: bool) -> Iterator[_Lines | _Live | _Silent]:
 
 def _figures(result: CampaignResult) -> str:
     rate = result.runs / result.seconds if result.seconds else 0.0
-    faults = sum(result.fired.values())
+    runs, places = plural(result.runs, "run"), plural(len(result.covered), "place")
+    faults, bugs = plural(sum(result.fired.values()), "fault"), plural(len(result.bugs), "bug")
     return (
-        f"{result.runs} runs, {rate:.1f}/s, {duration(result.virtual_seconds)} simulated, "
-        f"{len(result.covered)} places covered, {faults} faults fired, {len(result.bugs)} bugs"
+        f"{runs}, {rate:.1f}/s, {duration(result.virtual_seconds)} simulated, "
+        f"{places} covered, {faults} fired, {bugs}"
     )
 
 
@@ -104,7 +104,7 @@ def show_campaign(result: CampaignResult, subject: Subject, bugs: Sequence[Bug])
     click.echo(f"{mark} {result.identity.words()}")
     click.echo(
         f"       {_figures(result)}, in {duration(result.seconds)}{stopped} "
-        f"({result.checked_runs} runs on the checked kernel)"
+        f"({plural(result.checked_runs, 'run')} on the checked kernel)"
     )
     lines = coverage_of(result, subject)
     if lines and lines.reachable:
@@ -119,7 +119,7 @@ def show_campaign(result: CampaignResult, subject: Subject, bugs: Sequence[Bug])
     for found, bug in zip(result.bugs, bugs, strict=True):
         met = result.met.get(found.violation.fingerprint, 1)
         click.echo()
-        click.echo(f"{click.style(bug.name, fg=RED, bold=True)} (met {met} times)")
+        click.echo(f"{click.style(bug.name, fg=RED, bold=True)} (met {plural(met, 'time')})")
         for line in story(found.history, found.violation):
             click.echo(f"  {clean(line)}")
         click.echo(f"  {click.style('replay:', bold=True)} {command_here(bug)}")
@@ -159,7 +159,9 @@ def _exactness(one: Replay) -> str:
     ]
     if changed:
         return f"another one, as the {' and the '.join(changed)} changed"
-    return click.style("not the recorded one, although driver and kernel are", fg=YELLOW)
+    return click.style(
+        "another one: the plan was edited, or runs differ (--doublecheck)", fg=YELLOW
+    )
 
 
 def campaign_data(
@@ -185,6 +187,7 @@ def campaign_data(
                 "met": result.met.get(found.violation.fingerprint, 1),
                 "steps": len(found.plan.steps),
                 "shrunk_from": found.shrunk_from,
+                "seconds": found.seconds,
                 "replay": command_here(bug),
             }
             for found, bug in zip(result.bugs, bugs, strict=True)
@@ -208,8 +211,8 @@ def coverage_of(result: CampaignResult, subject: Subject) -> LineCoverage | None
     return campaign_lines(subject.modules, result.covered, subject.below)
 
 
-def write_page(path: Path, result: CampaignResult, subject: Subject, bugs: Sequence[Bug]) -> None:
-    """Write the campaign's HTML page."""
+def campaign_html(result: CampaignResult, subject: Subject, bugs: Sequence[Bug]) -> str:
+    """The campaign as a page of HTML."""
     from kdrv.explore.lines import sources
     from kdrv.report.html import campaign_page
 
@@ -218,5 +221,4 @@ def write_page(path: Path, result: CampaignResult, subject: Subject, bugs: Seque
     shown = sources(lines, folder) if lines and folder else {}
     commands = {bug.record.fingerprint: bug.record.replay for bug in bugs}
     title = f"Exploring {subject.project.project.name}"
-    path.write_text(campaign_page(result, lines, shown, title, commands=commands))
-    click.echo(f"kdrv: wrote {path}", err=True)
+    return campaign_page(result, lines, shown, title, commands=commands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +13,21 @@ from hypothesis import strategies as st
 from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.explore import plan as plans
 from kdrv.explore.bugbase import clean, story
+from kdrv.explore.campaign import _Ledger
 from kdrv.explore.declare import load_menu, operation
 from kdrv.explore.differential import differences
-from kdrv.explore.generate import Choice, minimal
+from kdrv.explore.generate import Choice
 from kdrv.explore.generate import plans as plan_strategy
-from kdrv.explore.history import History, Line, Moment, Outcome, Unrest, Violation
-from kdrv.explore.hunt import Hunt, Task
+from kdrv.explore.history import Entry, History, Line, Moment, Outcome, Unrest, Violation
+from kdrv.explore.hunt import Caught, Hunt, Task
 from kdrv.explore.plan import Plan, Step
-from kdrv.explore.properties import violations
+from kdrv.explore.properties import known, violations
 from kdrv.explore.replay import first_divergence, timeline
 from kdrv.explore.shown import Shown, looks_like_request, operations
+from kdrv.explore.values import minimal, waiting
 from kdrv.machine.reports import judge
 from kdrv.sim.faults import CALM, FaultKind, FaultPlan, Fired, Rule
-from kdrv.sim.trace import Access, DmaAccess, Note, Record
+from kdrv.sim.trace import Access, DmaAccess, Interrupt, Note, Record
 
 SHOWN = Shown(
     nodes=("/dev/edu",),
@@ -34,6 +37,7 @@ SHOWN = Shown(
     requests=(0x80047C80,),
 )
 MENU = {one.name: one for one in operations(SHOWN)}
+MS = 1_000_000
 QUIET = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -61,7 +65,7 @@ def history(
         left=(),
         stray=(),
         hash="h",
-        seconds=1.0,
+        lasted=1_000_000_000,
         loaded=True,
     )
     return replace(plain, **more)  # type: ignore[arg-type]
@@ -109,6 +113,25 @@ def test_plans_are_made_of_what_is_there(plan: Plan) -> None:
     assert all(step.actor < 3 for step in plan.steps)
 
 
+def test_times_of_batches_add_up_in_any_order() -> None:
+    """In seconds as floats the last digit told which worker had been quicker."""
+
+    def after(*lasted: int) -> int:
+        ledger = _Ledger()
+        for time in lasted:
+            none = (
+                frozenset[int](),
+                (),
+                Counter[FaultKind](),
+                Counter[FaultKind](),
+                Counter[str](),
+            )
+            ledger.enter(Caught(0, False, 1, 0.1, time, *none), 1.0)
+        return ledger.lasted
+
+    assert after(10**17, 1, 1) == after(1, 1, 10**17) == 10**17 + 2
+
+
 def test_without_kinds_plans_have_no_faults() -> None:
     assert minimal(plan_strategy(Choice(MENU, ()))).faults.rules == ()
 
@@ -137,6 +160,9 @@ def test_an_argument_that_is_no_plain_data_is_refused() -> None:
         plans.dump(Plan((Step("op", {"value": object()}),), CALM))
 
 
+STEPS = 'format = 1\nstep = [{does = "op", arguments = {value = %s}}]'
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -145,11 +171,27 @@ def test_an_argument_that_is_no_plain_data_is_refused() -> None:
         ("no toml", "cannot be read"),
         ('format = 1\nstep = []\n[faults]\n[[faults.rules]]\nkind = "rain"', "rain"),
         ("format = 1\nstep = [{}]\n[faults]", "does"),
+        (STEPS % '{hex = "zz"}' + "\n[faults]", "an argument in the plan"),
+        (STEPS % '{int = "x"}' + "\n[faults]", "an argument in the plan"),
+        (STEPS % 1 + "\n[faults]\npace = -1", "pace is -1"),
+        (STEPS % 1 + "\n[faults]\njitter = inf", "jitter is inf"),
     ],
 )
 def test_a_bad_plan_is_refused_with_its_reason(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         plans.load(text)
+
+
+def test_a_call_waits_where_no_scheduler_is() -> None:
+    stack = (
+        "[<0>] __switch_to+0x3b/0x60",
+        "[<0>] schedule_timeout+0x9b/0x130",
+        "[<0>] wait_for_answer+0x9/0x20 [edu]",
+        "[<0>] edu_ioctl+0x9/0x20 [edu]",
+        "[<0>] sys_ioctl+0x9/0x20",
+    )
+    assert waiting(stack) == "in wait_for_answer [edu], from edu_ioctl [edu]"
+    assert waiting(stack[:2]) == waiting(()) == ""
 
 
 # --- properties
@@ -163,9 +205,13 @@ def test_nothing_is_wrong_with_a_good_run() -> None:
 @pytest.mark.parametrize(
     ("run", "name"),
     [
-        (history(moment(outcome=Outcome.HUNG, words="wait+0x1/0x2")), "returns"),
+        (history(moment(outcome=Outcome.HUNG, words="in wait")), "returns"),
         (history(moment(outcome=Outcome.BLOCKED)), "returns"),
         (history(moment(outcome=Outcome.WRONG, words="1 is not 2")), "right-answer"),
+        (
+            history(moment("read_at_edge", Outcome.WRONG, phase="edge", words="of 8 bytes")),
+            "callers-memory",
+        ),
         (history(moment(outcome=Outcome.DIED, words="SIGKILL")), "lives"),
         (history(ended="stalled: the kernel has run for 5 s"), "lives"),
         (history(left=("left behind: device node still there: /dev/x",)), "no-trace"),
@@ -180,6 +226,10 @@ def test_nothing_is_wrong_with_a_good_run() -> None:
             "quiesced",
         ),
         (history(moment(outcome=Outcome.ERROR, errno="EIO"), prompt=True), "works-when-calm"),
+        (
+            history(moment(outcome=Outcome.ERROR, errno="EINVAL"), prompt=True, serving={"read"}),
+            "works-when-calm",
+        ),
         (history(unanswered=("edu: irq_status is 0x1",)), "acknowledges"),
         (history(stray=("memory that was never mapped",)), "own-memory"),
         (history(fault=("edu: access outside", "driver", ())), "legal-access"),
@@ -193,6 +243,14 @@ def test_each_property_is_seen_to_break(run: History, name: str) -> None:
     assert broken(run) == [name]
 
 
+@pytest.mark.parametrize(
+    ("errno", "serving"), [("EINVAL", set[str]()), ("EBUSY", {"read"}), ("EINTR", {"read"})]
+)
+def test_an_error_may_be_the_answer_where_nothing_is_wrong(errno: str, serving: set[str]) -> None:
+    refused = moment(outcome=Outcome.ERROR, errno=errno)
+    assert broken(history(refused, prompt=True, serving=serving)) == []
+
+
 def test_two_places_are_two_bugs_and_numbers_are_no_place() -> None:
     one, two = (
         violations(history(fault=(f"edu: no BAR at {at}", "driver", ())))[0]
@@ -200,6 +258,58 @@ def test_two_places_are_two_bugs_and_numbers_are_no_place() -> None:
     )
     other = violations(history(fault=("edu: too wide", "driver", ())))[0]
     assert one.fingerprint == two.fingerprint != other.fingerprint
+
+
+WAITS = replace(
+    moment("sum", at=0), ended=100 * MS, entries=(Entry("ioctl(3)", 0, 100 * MS),), phase="serve"
+)
+ASKS = Access(1_000, "edu", True, 0, 8, 4, 5, "factorial")
+ANSWERS = Interrupt(20_000, "edu", 0)
+LOOKS = Access(100 * MS, "edu", False, 0, 8, 4, 120, "factorial")
+
+
+@pytest.mark.parametrize("trace", [(ASKS, ANSWERS, LOOKS), (ASKS, ANSWERS)])
+def test_a_call_that_only_a_timer_ends_is_seen(trace: tuple[Record, ...]) -> None:
+    (one,) = violations(history(WAITS, trace=trace, prompt=True))
+    assert one.name == "prompt"
+    assert one.words == (
+        "sum: ioctl(3) waits for 99 ms although the device has "
+        "answered: a timer ends its wait, and nothing else does"
+    )
+    assert violations(history(WAITS, trace=trace, prompt=True), without={"prompt"}) == []
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        # The device takes its time, or has something new to say.
+        history(WAITS, trace=(ASKS, LOOKS), prompt=True),
+        history(WAITS, trace=(ASKS, ANSWERS, replace(ANSWERS, at=100 * MS)), prompt=True),
+        history(WAITS, trace=(ASKS, replace(ANSWERS, at=99 * MS), LOOKS), prompt=True),
+        # It is slow, a fault has fired, or somebody else was there.
+        history(WAITS, trace=(ASKS, ANSWERS), prompt=False),
+        history(
+            WAITS,
+            trace=(ASKS, ANSWERS),
+            prompt=True,
+            fired=(Fired(1, "edu", FaultKind.IRQ_LOST, "", 0, 0),),
+        ),
+        history(WAITS, moment(at=50 * MS), trace=(ASKS, ANSWERS), prompt=True),
+        # Nobody waits for a device, or for a probe.
+        history(WAITS, prompt=True),
+        history(replace(WAITS, entries=()), trace=(ASKS, ANSWERS), prompt=True),
+        history(replace(WAITS, phase="load"), trace=(ASKS, ANSWERS), prompt=True),
+    ],
+)
+def test_a_call_may_wait_for_its_device(run: History) -> None:
+    assert broken(run) == []
+
+
+def test_a_property_that_is_to_be_left_out_must_be_one() -> None:
+    assert known(("prompt", "lives")) == {"prompt", "lives"}
+    with pytest.raises(UsageError, match="'promt'.*, which is no property") as caught:
+        known(("promt",))
+    assert "prompt, quiesced" in caught.value.expected
 
 
 UNBOUND = moment("unbind", at=1_000, value="0000:00:00.0")

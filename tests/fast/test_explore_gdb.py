@@ -65,7 +65,7 @@ class FakeBench:
         for at, action in due:
             if at <= 9:
                 action()
-        return SimpleNamespace(seconds=9e-9)
+        return SimpleNamespace(lasted=9)
 
 
 def stop(tmp_path: Path, seconds: float) -> list[str]:

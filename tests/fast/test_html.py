@@ -88,7 +88,7 @@ def history(
         left=(),
         stray=(),
         hash="ab" * 32,
-        seconds=6.0,
+        lasted=6_000_000_000,
         loaded=True,
     )
 
@@ -97,7 +97,7 @@ def bug(number: int = 0, shown: History | None = None) -> Found:
     violation = Violation("returns", "factorial hangs for ever", f"place {number}", ("frame",))
     faults = FaultPlan(3, (Rule(FaultKind.IRQ_LOST, numbers=(0,), device="edu"),))
     plan = Plan((Step("factorial", {"operand": 5}, actor=1),), faults)
-    return Found(violation, plan, shown or history(), 7, 19)
+    return Found(violation, plan, shown or history(), 7, 19, 1.5)
 
 
 def result(*bugs: Found) -> CampaignResult:
@@ -202,7 +202,7 @@ def everywhere(evil: str) -> tuple[CampaignResult, LineCoverage, dict[str, str],
     violation = Violation(evil, evil, evil, (evil,), at=120)
     rules = (Rule(FaultKind.REG_STUCK, 0.5, device=evil, register=evil),)
     plan = Plan((Step(evil, {evil: evil}),), FaultPlan(1, rules))
-    found = Found(violation, plan, shown, 1, 1)
+    found = Found(violation, plan, shown, 1, 1, 0.5)
     campaign = replace(result(found), identity=Identity(evil, evil, evil, evil), operations=(evil,))
     coverage = LineCoverage(
         {evil: {1: SourceLine(1, 1)}},

@@ -86,3 +86,22 @@ def test_what_an_actor_raises_ends_all_of_them() -> None:
         play(link, actors)
     assert cleaned == ["waits"]
     assert link.now < 2
+
+
+@pytest.mark.parametrize(("ends", "rings"), [(5.0, [1.5]), (1.0, [])])
+def test_an_alarm_rings_in_the_middle_of_what_an_actor_does(
+    ends: float, rings: list[float]
+) -> None:
+    link, seen = FakeLink(), list[float]()
+
+    def actors(stage: Stage) -> list[Callable[[], None]]:
+        def act() -> None:
+            with stage.alarm(1.5, lambda: seen.append(link.now)) as alarm:
+                assert stage.wait(link, link.arrives(ends), 10)  # type: ignore[arg-type]
+            assert alarm.rang == bool(rings)
+            stage.pause(10)
+
+        return [act, lambda: stage.pause(0.5)]
+
+    play(link, actors)
+    assert seen == rings

@@ -72,8 +72,8 @@ def kernels_of(pid: int) -> list[Any]:
     return found
 
 
-def soon(holds: Callable[[], object]) -> bool:
-    until = time.monotonic() + DEADLINE
+def soon(holds: Callable[[], object], within: float = DEADLINE) -> bool:
+    until = time.monotonic() + within
     while not holds():
         if time.monotonic() > until:
             return False

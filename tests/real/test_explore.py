@@ -61,6 +61,30 @@ def test_a_correct_driver_is_left_alone(project: Path, kdrv: Kdrv) -> None:
     assert campaign["virtual_seconds"] > campaign["seconds"]
 
 
+CARELESS = [
+    # What was written is more than what there was to write.
+    ("        data.truncate(copied);\n", "", "callers-memory", "has changed more"),
+    # The interrupt handler wakes nobody: who waits looks again after a while.
+    ("                self.0.report.notify_all();\n", "", "prompt", "a timer ends its wait"),
+]
+
+
+@pytest.mark.parametrize(("line", "instead", "broken", "said"), CARELESS)
+def test_what_works_all_the_same_is_found(
+    line: str, instead: str, broken: str, said: str, tmp_path: Path, kdrv: Kdrv
+) -> None:
+    create(ScaffoldRequest(name="careless", bus="pci", directory=tmp_path))
+    source = tmp_path / "careless" / "careless.rs"
+    text = source.read_text()
+    assert text.count(line) == 1
+    source.write_text(text.replace(line, instead))
+    run = kdrv("explore", source.parent, "--seeds", 4, "--kernels", "plain", "--json")
+    assert run.status == 1, run.out + run.err
+    (bug, *_) = run.data["bugs"]
+    assert bug["violation"]["name"] == broken
+    assert said in bug["violation"]["words"]
+
+
 def test_a_driver_of_the_tree_is_explored_with_coverage(tmp_path: Path, kdrv: Kdrv) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "kdrv.toml").write_text(

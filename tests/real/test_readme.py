@@ -35,10 +35,10 @@ NUMBERS = (
     # How far a campaign gets, and in which order it meets things, is not for this page to promise.
     (re.compile(r"^ +\d+ (runs|of \d+ lines)\b.*\n", re.M), ""),
     (re.compile(r"^ +(faults fired|never fired).*\n", re.M), ""),
-    (re.compile(r"\(met \d+ times\)"), "(met)"),
+    (re.compile(r"\(met \d+ times?\)"), "(met)"),
     # Which operation shows the bug, and how far it was shrunk.
-    (re.compile(r"\b\w+ waits for ever"), "a call waits for ever"),
-    (re.compile(r"^ +\d+\.\d+ s .*\n", re.M), ""),
+    (re.compile(r"\b\w+ waits for ever( in .*)?"), "a call waits for ever"),
+    (re.compile(r"^ +T s .*\n", re.M), ""),
     (re.compile(r" +"), " "),
 )
 

@@ -139,7 +139,7 @@ def _story(history: History) -> Iterator[Told]:
         times = f"  \N{MULTIPLICATION SIGN}{count(len(more) + 1)}" if more else ""
         yield replace(first, text=first.text + times)
     if history.ended:
-        yield Told(f"{history.seconds:.6f}", "end", history.ended, "bad")
+        yield Told(f"{history.lasted / 1e9:.6f}", "end", history.ended, "bad")
 
 
 def _same(event: tuple[int, Told]) -> tuple[str, str, str]:
