@@ -18,6 +18,7 @@ from kdrv.core.process import Command
 from kdrv.core.space import require_space
 from kdrv.core.store import Entry, Store, digest
 from kdrv.toolchain.base import Bind
+from kdrv.toolchain.machine_packages import need_host_programs
 from kdrv.toolchain.mirror import debian_mirror
 from kdrv.toolchain.sandbox import ENVIRONMENT, sandboxed
 
@@ -50,8 +51,6 @@ RECORDED = (
     "qemu-system-x86",
     "qemu-system-arm",
 )
-SANDBOX_PROGRAMS = {"bwrap": "bubblewrap"}
-HOST_PROGRAMS = {"mmdebstrap": "mmdebstrap", **SANDBOX_PROGRAMS}
 PROVISION_DEADLINE = 1800.0
 SPACE_GIB = 3.0
 
@@ -120,29 +119,6 @@ def provision(ctx: Context) -> DebianToolchain:
         return {"packages": _installed(ctx, root), "mirror": uri}
 
     return _toolchain(Store(ctx).get(KIND, recipe_key(), make, waiting="the toolchain root"))
-
-
-def need_host_programs(ctx: Context, programs: Mapping[str, str] = HOST_PROGRAMS) -> None:
-    """Have mmdebstrap and bubblewrap on the machine; root installs them, others are told how.
-
-    ``programs`` maps those that are needed to their packages.
-    """
-    missing = [package for program, package in programs.items() if not shutil.which(program)]
-    if "mmdebstrap" in programs and os.geteuid() != 0 and not shutil.which("newuidmap"):
-        missing.append("uidmap")
-    if not missing:
-        return
-    install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise SetupError(
-            f"{' and '.join(missing)} not installed",
-            expected="mmdebstrap makes the toolchain's root, bubblewrap enters it",
-            remedy="sudo " + shlex.join(install),
-        )
-    with ctx.events.step(f"installing {' and '.join(missing)} with apt-get"):
-        env = {"DEBIAN_FRONTEND": "noninteractive"}
-        ctx.runner.run(Command(("apt-get", "update", "-q"), env=env), deadline=300)
-        ctx.runner.run(Command(tuple(install), env=env), deadline=600)
 
 
 def _mmdebstrap(root: Path, uri: str) -> Command:

@@ -13,7 +13,8 @@ from kdrv.core.context import Context
 from kdrv.core.errors import CommandFailed
 from kdrv.core.process import Command
 from kdrv.core.store import Store, digest
-from kdrv.toolchain.debian import SUITE, explained, need_host_programs
+from kdrv.toolchain.debian import SUITE, explained
+from kdrv.toolchain.machine_packages import need_host_programs
 from kdrv.toolchain.mirror import debian_mirror
 
 KIND = "foreign"

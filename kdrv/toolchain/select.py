@@ -11,6 +11,7 @@ from kdrv.core.events import Level
 from kdrv.core.store import digest, write_atomic
 from kdrv.toolchain import debian, host
 from kdrv.toolchain.base import SOURCE, Bind, Toolchain
+from kdrv.toolchain.machine_packages import SANDBOX_PROGRAMS, need_host_programs
 from kdrv.toolchain.requirements import RUST_SCRIPT, Requirements, at_least
 
 AUTO = "auto"
@@ -37,7 +38,7 @@ def select(ctx: Context, wanted: str, tree: Path, *, rust: bool = True) -> Toolc
     """
     if wanted == debian.DebianToolchain.name:
         return debian.provision(ctx)
-    debian.need_host_programs(ctx, debian.SANDBOX_PROGRAMS)
+    need_host_programs(ctx, SANDBOX_PROGRAMS)
     if wanted == AUTO and (ready := _remembered(ctx, tree)):
         return ready
     tools = host.find(ctx)
