@@ -13,7 +13,7 @@ from kdrv.core.context import Context
 from kdrv.core.errors import WorkFailed
 from kdrv.core.executor import Workers, workers
 from kdrv.explore.generate import BEARABLE, Choice, allowed
-from kdrv.explore.hunt import SHRINK_SECONDS, Caught, Found, Task
+from kdrv.explore.hunt import Caught, Found, Task
 from kdrv.explore.plan import Step
 from kdrv.explore.shown import Shown
 from kdrv.explore.subject import Identity, Subject
@@ -175,6 +175,7 @@ class Campaign:
         self._kinds = allowed(kinds, devices=bool(machine.device))
         self._ledger = _Ledger()
         self._next = limits.first
+        self._due: list[Task] = []
         self._turn = 0
         self._began = time.monotonic()
 
@@ -216,12 +217,26 @@ class Campaign:
 
     def _task(self) -> Task | None:
         left = self._seconds_left()
+        if left <= 0:
+            return None
+        task = self._due.pop(0) if self._due else self._fresh()
+        if task is None or left == inf:
+            # What comes of a seed then does not depend on the host's speed.
+            return task
+        return replace(
+            task,
+            seconds=min(left, BATCH_SECONDS),
+            shrink_seconds=min(IN_TIME, max(left, LEAST_SHRINKING)),
+        )
+
+    def _fresh(self) -> Task | None:
+        """The next batch of seeds."""
         kinds = sorted(self._subject.stands)
         checked = kinds[self._turn % len(kinds)]
         examples = EXAMPLES[checked]
         if self._limits.seeds is not None:
             examples = min(examples, self._limits.first + self._limits.seeds - self._next)
-        if left <= 0 or examples <= 0:
+        if examples <= 0:
             return None
         self._turn += 1
         seed, self._next = self._next, self._next + examples
@@ -232,9 +247,6 @@ class Campaign:
             Choice({}, self._worth(), tuple(ledger.pool), checked),
             frozenset(ledger.bugs),
             frozenset(ledger.covered),
-            # Without a time to keep what comes of a seed does not depend on the host's speed.
-            left if left == inf else min(left, BATCH_SECONDS),
-            SHRINK_SECONDS if left == inf else min(IN_TIME, max(left, LEAST_SHRINKING)),
         )
 
     def _worth(self) -> tuple[FaultKind, ...]:
@@ -251,6 +263,7 @@ class Campaign:
     def _collect(self, done: set[Future[Caught]]) -> None:
         now = time.monotonic() - self._began
         batches = sorted((future.result() for future in done), key=lambda one: one.seed)
+        self._due += [caught.rest for caught in batches if caught.rest]
         # All, before a watcher can interrupt.
         for fresh in [self._ledger.enter(caught, now) for caught in batches]:
             if fresh:

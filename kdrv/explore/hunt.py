@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
@@ -47,7 +48,7 @@ class Task:
     choice: Choice
     known: frozenset[str] = frozenset()
     seen: frozenset[int] = frozenset()
-    seconds: float = 60.0
+    seconds: float = inf
     shrink_seconds: float = SHRINK_SECONDS
 
 
@@ -69,8 +70,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Caught:
-    """What came of a task. ``again`` counts known bugs that were met once more,
-    ``lasted`` nanoseconds of virtual time."""
+    """What came of a task.
+
+    ``again`` counts known bugs that were met once more, ``lasted`` nanoseconds of virtual time;
+    ``rest`` is what a new bug has kept from being tried. It follows from the task alone, and not
+    from what others have found meanwhile.
+    """
 
     seed: int
     checked: bool
@@ -83,6 +88,7 @@ class Caught:
     wanted: Counter[FaultKind]
     again: Counter[str]
     found: Found | None = None
+    rest: Task | None = None
 
 
 class _Bug(Exception):
@@ -111,6 +117,7 @@ class Hunt:
         self._target = ""
         self._best: Plan | None = None
         self._first = (0, 0, 0.0)
+        self._drawn = 0
         self._runs = 0
         self._lasted = 0
         self._covered: set[int] = set()
@@ -138,6 +145,19 @@ class Hunt:
             self._wanted,
             self._again,
             found,
+            self._rest(),
+        )
+
+    def _rest(self) -> Task | None:
+        task, left = self._task, self._task.examples - self._drawn
+        if not self._target or left <= 0:
+            return None
+        return replace(
+            task,
+            seed=task.seed + self._drawn,
+            examples=left,
+            known=task.known | {self._target},
+            seen=task.seen | self._covered,
         )
 
     def _round(self, strategy: SearchStrategy[Plan], seed: int, examples: int) -> None:
@@ -158,6 +178,7 @@ class Hunt:
         probe()
 
     def _probe(self, plan: Plan) -> None:
+        self._drawn += not self._target
         said = self._answers.get(plan.key)
         if said is None:
             spent = self._target and self._runs - self._first[0] > SHRINK_RUNS

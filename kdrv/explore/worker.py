@@ -67,7 +67,9 @@ def carry_out(post: Post, task: Task) -> Caught:
     bench = _desk.take(post)
     choice = replace(task.choice, operations=bench.menu.operations)
     with _settled():
-        return Hunt(bench, replace(task, choice=choice), stopping).run()
+        caught = Hunt(bench, replace(task, choice=choice), stopping).run()
+    rest = replace(caught.rest, choice=task.choice) if caught.rest else None
+    return replace(caught, rest=rest)
 
 
 class _Desk(threading.local):

@@ -98,6 +98,34 @@ def test_a_batch_is_as_various_as_its_plans_are_many() -> None:
     assert steps > MENU.keys() - {"bind"}
 
 
+class Broken(Calm):
+    """A bench on which every run shows one bug, and plans with two actors another one."""
+
+    def judge(self, plan: Plan, run: History) -> list[Violation]:
+        two = any(step.actor for step in plan.steps)
+        return [Violation(name, "it did", name) for name in ("always", "two")[: 1 + two]]
+
+
+def test_a_bug_in_every_run_keeps_no_other_from_being_found() -> None:
+    task: Task | None = Task(7, 24, Choice(MENU, ()))
+    found, tried, met = [], 0, Counter[str]()
+    while task:
+        left = task.examples
+        caught = Hunt(Broken(), task, lambda: False).run()  # type: ignore[arg-type]
+        met += caught.again
+        task = caught.rest
+        if caught.found:
+            found.append(caught.found.violation.name)
+        if task:
+            assert caught.found
+            assert caught.found.violation.fingerprint in task.known
+            assert task.seed + task.examples == 7 + 24
+            tried += left - task.examples
+    assert sorted(found) == ["always", "two"]
+    assert 0 < tried < 24
+    assert max(met.values()) > 12
+
+
 @QUIET
 @given(plan_strategy(Choice(MENU, tuple(FaultKind))))
 def test_a_plan_comes_back_from_its_file(plan: Plan) -> None:

@@ -18,6 +18,7 @@ import pytest
 import kdrv as package
 from kdrv.core.context import default_cache
 from kdrv.explore.bugbase import PLAN, load_all
+from kdrv.explore.campaign import EXAMPLES
 from kdrv.scaffold.api import ScaffoldRequest, create
 from kdrv.sim.world import LINUX
 
@@ -35,10 +36,11 @@ TIMEOUT = """\
 """
 """What ends the driver's wait for an interrupt that never comes."""
 CAMPAIGN = ("--kernels", "plain", "--profile", "lossy", "--json", "--seeds")
-# Batches have 48 plans (campaign.EXAMPLES). Three, each drawn from what those before have shown:
-IN_TURN = (*CAMPAIGN, 120, "--jobs", 1)
+BATCH = EXAMPLES[False]
+# Three batches, each drawn from what those before have shown:
+IN_TURN = (*CAMPAIGN, 2 * BATCH + 8, "--jobs", 1)
 # Two that are given out at once and know nothing of each other:
-AT_ONCE = (*CAMPAIGN, 72, "--jobs", 2)
+AT_ONCE = (*CAMPAIGN, 2 * BATCH, "--jobs", 2)
 
 
 @dataclass
