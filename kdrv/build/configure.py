@@ -34,7 +34,8 @@ def configure(ctx: Context, make: Make, jobs: int) -> None:
     if config.exists() and stamp.exists() and stamp.read_text() == _stamp(make, config):
         return
     lane = make.lane
-    write_text_inside(make.output, Path("kdrv.config"), lane.requested)
+    for name, text in (("kdrv.config", lane.requested), *lane.headers):
+        write_text_inside(make.output, Path(name), text)
     if isinstance(lane.base, str):
         goal = {TINY: "tinyconfig", DEFCONFIG: "defconfig"}[lane.base]
     else:

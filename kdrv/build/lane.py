@@ -11,6 +11,7 @@ from kdrv.core.errors import UsageError
 from kdrv.core.store import digest
 from kdrv.kernel.arch import TRAITS, Arch
 from kdrv.kernel.kconfig import Setting, merge, parse_settings
+from kdrv.toolchain.base import OUTPUT
 
 TINY = "tiny"
 DEFCONFIG = "defconfig"
@@ -86,7 +87,13 @@ class Lane:
         """A digest: lanes with the same one make the same kernel of a tree, in whatever words."""
         base = self.base if isinstance(self.base, str) else self.base.text
         wanted = sorted((one.symbol, one.value) for one in self.settings.values())
-        return digest(self.make_variables(), base, wanted)
+        return digest(self.make_variables(), base, wanted, *self.headers)
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Names and texts of kdrv's own headers that the lane's build directory must have."""
+        names = [name for _, name in TRAITS[self.arch].debug_includes if self.debug]
+        return tuple((name, _shipped(name)) for name in names)
 
     def make_variables(self) -> tuple[str, ...]:
         """What the lane adds to every make command line."""
@@ -94,6 +101,10 @@ class Lane:
         variables = [f"ARCH={self.arch}", *traits.variables]
         if self.debug:
             variables += traits.debug_variables
+            variables += (
+                f"CFLAGS_{target}=-include {OUTPUT}/{header}"
+                for target, header in traits.debug_includes
+            )
         if self.llvm:
             variables.append("LLVM=1")
         return tuple(variables)
@@ -131,8 +142,11 @@ def make_lane(
 
 def shipped(name: str) -> Fragment:
     """A fragment of kdrv's own, from ``kdrv/build/fragments``."""
-    path = resources.files("kdrv.build").joinpath(f"fragments/{name}.config")
-    return Fragment(f"{name}.config", path.read_text())
+    return Fragment(f"{name}.config", _shipped(f"{name}.config"))
+
+
+def _shipped(name: str) -> str:
+    return resources.files("kdrv.build").joinpath("fragments", name).read_text()
 
 
 def read_fragment(path: Path) -> Fragment:

@@ -22,7 +22,8 @@ class ArchTraits:
     build it and the modules; ``llvm`` says that the lane is always built with ``LLVM=1``;
     ``fragments`` are the shipped parts of the default configuration, in order, and
     ``debug_fragments`` those of a debug lane; ``variables`` and ``debug_variables`` are further
-    make variables.
+    make variables. ``debug_includes`` are shipped headers that the compiler reads before the source
+    of an object, by that object's name.
     """
 
     image: str
@@ -32,6 +33,7 @@ class ArchTraits:
     debug_fragments: tuple[str, ...]
     variables: tuple[str, ...] = ()
     debug_variables: tuple[str, ...] = ()
+    debug_includes: tuple[tuple[str, str], ...] = ()
 
 
 TRAITS = {
@@ -64,5 +66,6 @@ TRAITS = {
             "KCFLAGS=-mlarge-data-threshold=1000000000 -momit-leaf-frame-pointer"
             " -Wno-unused-command-line-argument",
         ),
+        debug_includes=(("stacktrace.o", "um-checked.h"),),
     ),
 }

@@ -48,6 +48,16 @@ def test_identity_follows_what_make_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert make_lane(Language.RUST, Arch.UM).identity != before
 
 
+def test_headers_are_part_of_a_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = make_lane(Language.RUST, Arch.UM, debug=True)
+    assert not make_lane(Language.RUST, Arch.UM).headers
+    assert [name for name, _ in lane.headers] == ["um-checked.h"]
+    assert "CFLAGS_stacktrace.o=-include /run/kdrv/out/um-checked.h" in lane.make_variables()
+    before = lane.identity
+    monkeypatch.setattr("kdrv.build.lane._shipped", lambda name: f"CONFIG_X=y # {name}")
+    assert lane.identity != before
+
+
 def test_later_fragments_come_last() -> None:
     extra = (Fragment("mine", "CONFIG_PCI=n"),)
     requested = make_lane(Language.C, extra=extra).requested
