@@ -65,15 +65,17 @@ class Symbol:
     file: str
 
 
-def digest_of(build: Path) -> str:
-    """A digest of the generated files: equal ones have equal symbols. Empty when there is none."""
-    found = {name: data for name in FILES if (data := read_inside(build, name)) is not None}
-    if not found:
-        return ""
+def digest_of(build: Path, earlier: str = "") -> str:
+    """A digest of the generated files: equal ones have equal symbols.
+
+    Where one is missing it depends on ``earlier`` too, what tells the symbols that there were
+    before: :func:`read_symbols` takes the missing ones from there.
+    """
+    found = [read_inside(build, name) for name in FILES]
     whole = hashlib.sha256()
-    for name, data in found.items():
-        whole.update(f"{name} {len(data)}\n".encode())
-        whole.update(data)
+    for name, data in zip(FILES, found, strict=True):
+        whole.update(f"{name} {earlier if data is None else len(data)}\n".encode())
+        whole.update(data or b"")
     return whole.hexdigest()[:20]
 
 

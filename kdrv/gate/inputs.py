@@ -120,13 +120,17 @@ class Reader:
             seen[path] = known
             folders.add(str(path.parent.relative_to(self._build)))
         self._records = seen
-        listed = self._build / CONFIG_INPUTS
-        text = listed.read_bytes() if listed.is_file() else b""
         return Inputs(
             files=frozenset().union(*(names for _, names in seen.values())),
-            kconfig=frozenset(name.decode(errors="replace") for name in _LISTED.findall(text)),
+            kconfig=self.kconfig(),
             folders=frozenset(folders),
         )
+
+    def kconfig(self) -> frozenset[str]:
+        """The files that Kconfig read, alone."""
+        listed = self._build / CONFIG_INPUTS
+        text = listed.read_bytes() if listed.is_file() else b""
+        return frozenset(name.decode(errors="replace") for name in _LISTED.findall(text))
 
 
 def _records(build: Path) -> Iterator[tuple[Path, int]]:

@@ -269,7 +269,7 @@ class LaneWalk:
     def _kconfig_differs(self, at: str, commit: str) -> bool:
         if self._git.resolve(at) is None:
             return True
-        known = self._reader.read().kconfig
+        known = self._reader.kconfig()
         paths = {path for change in changes(self._git, at, commit) for path in change.paths}
         return any(path in known or "Kconfig" in path for path in paths)
 
@@ -304,7 +304,7 @@ class LaneWalk:
         """Keep what Rust sees of C now; ``earlier`` is the key of what it saw before."""
         if self.lane.language is not Language.RUST:
             return ""
-        key = digest("bindings-1", digest_of(self.build), earlier)
+        key = digest("bindings-2", digest_of(self.build, earlier))
         if self.results.get(key, bytes) is None:
             self.results.put(key, pack(read_symbols(self.build, self.symbols(earlier))))
         return key

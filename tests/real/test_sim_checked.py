@@ -19,6 +19,7 @@ from kdrv.kernel.arch import Arch
 from kdrv.machine.contract import BootSpec, DeviceSpec
 from kdrv.sim.alive import (
     C_MODULE,
+    KMEMLEAK,
     RUST_MODULE,
     Detector,
     Modules,
@@ -93,6 +94,20 @@ def test_a_detector_finds_what_is_wrong(boot: Boot, detector: Detector) -> None:
         sign = provoke(detector, guest, machine.console, MODULES)
         assert sign.alive, sign
         assert sign.detector is detector
+
+
+def test_stacks_that_were_recorded_go_through_the_driver(boot: Boot) -> None:
+    """What is saved when an object is made, and not only what is printed when all goes wrong."""
+    with boot() as (machine, guest):
+        provoke(Detector.KASAN, guest, machine.console, MODULES)
+        log = "\n".join(guest.dmesg())
+        _, made = log.split("Allocated by task", 1)
+        assert "read_behind_the_end+0x" in made.split("The buggy address", 1)[0]
+        assert f"[{C_MODULE}]" in made.split("The buggy address", 1)[0]
+    with boot() as (machine, guest):
+        provoke(Detector.KMEMLEAK, guest, machine.console, MODULES)
+        _, made = guest.read_text(KMEMLEAK).split("backtrace", 1)
+        assert f"[{C_MODULE}]" in made
 
 
 def test_a_detector_that_has_turned_itself_off_is_dead(boot: Boot) -> None:
