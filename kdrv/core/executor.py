@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from functools import cache
 from multiprocessing.process import BaseProcess
 from types import MappingProxyType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from kdrv.core.errors import SetupError
 from kdrv.core.stopping import answer
@@ -135,13 +135,42 @@ def _processes(jobs: int) -> Workers:
     stop = spawn.Event()
     begin = (stop.is_set, os.getpid())
     inner = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin, initargs=begin)
-    return _Local(inner, jobs, stop.set)
+    return _Processes(inner, jobs, stop.set)
+
+
+class _Processes(_Local):
+    """Workers that know whether they have a job."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return super().submit(_carry_out, fn, args, kwargs)
+
+
+_at_work = threading.Lock()
+"""In a worker process: held while it has a job."""
+
+
+def _carry_out(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    with _at_work:
+        return fn(*args, **kwargs)
 
 
 def _begin(stopped: Callable[[], bool], asked_by: int) -> None:
     """In a new process. Ctrl-C is for the one that asked; when that one is gone, nobody waits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer(lambda: stopped() or os.getppid() != asked_by)
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    """End this process after the one that asked, with or without a job.
+
+    Without one it would wait for ever: a worker has both ends of the pipe that jobs come by.
+    """
+    asked = multiprocessing.parent_process()
+    assert asked
+    asked.join()
+    _at_work.acquire(timeout=END_SECONDS)
+    os._exit(1)
 
 
 def _local_words(error: BaseException) -> BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -151,6 +152,43 @@ def test_a_process_that_is_killed_is_an_error_with_a_remedy() -> None:
     with workers(1) as executor, pytest.raises(SetupError, match="killed") as raised:
         executor.submit(die).result(DEADLINE)
     assert "--jobs 1" in raised.value.remedy
+
+
+ASKS = """
+import multiprocessing, os, time
+from concurrent.futures import wait
+from kdrv.core.executor import workers
+
+if __name__ == "__main__":
+    with workers(2) as executor:
+        wait([executor.submit(os.getpid) for _ in range(2)])
+        busy = executor.submit(time.sleep, 1)
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        time.sleep(600)
+"""
+
+
+def _runs(pid: int) -> bool:
+    """One that has ended and that nobody has waited for yet does not run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_workers_end_after_the_one_that_asked_was_killed(tmp_path: Path) -> None:
+    """Those with a job and those without."""
+    script = tmp_path / "asks.py"
+    script.write_text(ASKS)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as asks:
+        assert asks.stdout
+        pids = [int(word) for word in asks.stdout.readline().split()]
+        asks.kill()
+    assert len(pids) == 2
+    until = time.monotonic() + 60
+    while any(map(_runs, pids)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_workers_of_one_machine_have_different_numbers() -> None:
