@@ -73,14 +73,11 @@ class Ground:
         made = Context(cache=self.cache) if self.cache else Context()
         return made if self.jobs is None else replace(made, jobs=self.jobs)
 
-    def guarded(self, ctx: Context | None, niceness: int = Limits.niceness) -> Context:
+    def guarded(self, ctx: Context | None) -> Context:
         """The context for what runs code of the patches: within the policy's limits."""
         wanted = self.policy.rules.limits
         limits = Limits(
-            processes=wanted.processes,
-            memory=wanted.memory * MIB,
-            disk=wanted.disk * MIB,
-            niceness=niceness,
+            processes=wanted.processes, memory=wanted.memory * MIB, disk=wanted.disk * MIB
         )
         made = self.context(ctx)
         return replace(made, runner=Limited(made.runner, limits))
@@ -92,11 +89,6 @@ class Ground:
         if ours.resolve(self.series.tip) is None:
             _unbundle(ours, self.bundle, self.series, theirs.directory)
         return ours
-
-
-NICENESS = {Language.RUST: Limits.niceness, Language.C: Limits.niceness + 10}
-"""Side by side the Rust lane takes longer, one crate after the other; the C lane can take what it
-leaves."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +117,7 @@ def walk_lane(
     When a boot fails, the base is booted too, and so it is with the drivers that the patches touch
     and that are tried after each boot: only what worked there can be broken.
     """
-    ctx = ground.guarded(ctx, NICENESS[lane.language])
+    ctx = ground.guarded(ctx)
     git = ground.git(ctx)
     toolchain = by_name(ctx, ground.toolchain)
     deadline = ground.policy.rules.limits.minutes * 60.0
