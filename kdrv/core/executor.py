@@ -133,7 +133,7 @@ def _processes(jobs: int) -> Workers:
     # A fresh interpreter each: this process may have threads (a live display).
     spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()
-    begin = (stop.is_set, os.getpid())
+    begin = (stop.is_set,)
     inner = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin, initargs=begin)
     return _Processes(inner, jobs, stop.set)
 
@@ -154,20 +154,20 @@ def _carry_out(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, An
         return fn(*args, **kwargs)
 
 
-def _begin(stopped: Callable[[], bool], asked_by: int) -> None:
+def _begin(stopped: Callable[[], bool]) -> None:
     """In a new process. Ctrl-C is for the one that asked; when that one is gone, nobody waits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answer(lambda: stopped() or os.getppid() != asked_by)
-    threading.Thread(target=_outlive_nobody, daemon=True).start()
+    asked = multiprocessing.parent_process()
+    assert asked
+    answer(lambda: stopped() or not asked.is_alive())
+    threading.Thread(target=_outlive_nobody, args=(asked,), daemon=True).start()
 
 
-def _outlive_nobody() -> None:
+def _outlive_nobody(asked: BaseProcess) -> None:
     """End this process after the one that asked, with or without a job.
 
     Without one it would wait for ever: a worker has both ends of the pipe that jobs come by.
     """
-    asked = multiprocessing.parent_process()
-    assert asked
     asked.join()
     _at_work.acquire(timeout=END_SECONDS)
     os._exit(1)

@@ -157,7 +157,7 @@ class Hunt:
             seed=task.seed + self._drawn,
             examples=left,
             known=task.known | {self._target},
-            seen=task.seen | self._covered,
+            seen=frozenset(self._seen),
         )
 
     def _round(self, strategy: SearchStrategy[Plan], seed: int, examples: int) -> None:

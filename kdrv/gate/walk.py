@@ -112,7 +112,7 @@ class LaneWalk:
 
     def step(self, place: Place) -> Step:
         """The lane at a commit: known from before, proven untouched, or built now."""
-        key = digest(FORMAT, place.tree, *self._identity())
+        key = self._key(place)
         if known := self.results.get(key, Step):
             step = replace(known, reused=True)
         else:
@@ -141,8 +141,10 @@ class LaneWalk:
                 remedy="kdrv gate once more: it goes on where it stopped",
             )
 
-    def _identity(self) -> tuple[object, ...]:
-        return self.lane.identity, self.variables, self._toolchain.identity
+    def _key(self, place: Place) -> str:
+        """Under which the step at a commit is kept: all that it follows from."""
+        lane = (self.lane.identity, self.variables, self._toolchain.identity)
+        return digest(FORMAT, place.tree, *lane)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -200,8 +202,7 @@ class LaneWalk:
             return self._stopped(error, time.monotonic() - began)
         step = replace(step, seconds=time.monotonic() - began)
         if not lost:
-            key = digest(FORMAT, place.tree, *self._identity())
-            write_atomic(self._at, f"{place.commit} {key}")
+            write_atomic(self._at, f"{place.commit} {self._key(place)}")
         return step
 
     def _read(
