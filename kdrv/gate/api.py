@@ -25,7 +25,15 @@ from kdrv.gate.churn import judge_churn
 from kdrv.gate.git import Repo, borrow, open_repo
 from kdrv.gate.history import merged, read_range, read_series
 from kdrv.gate.jobs import Ground, LaneReport, read_text, walk_lane
-from kdrv.gate.mails import Applied, applied_before, apply, fetch, named_base, read_mails
+from kdrv.gate.mails import (
+    Applied,
+    applied_before,
+    apply,
+    fetch,
+    named_base,
+    read_folder,
+    read_mails,
+)
 from kdrv.gate.maintainers import maintainers
 from kdrv.gate.policy import load_policy
 from kdrv.gate.result import Break, Check, GateResult, Outcome, PatchResult
@@ -158,29 +166,30 @@ def _series(
     source, path = request.source, Path(request.source)
     if re.search(r"\.\.(?!/)", source) and not path.exists():
         return read_range(theirs, ours, source), None
-    text, folder = request.text, None
-    if source != STDIN:
-        if path.is_dir():
-            folder = path
-        elif path.exists():
-            text = path.read_bytes()
-        elif "@" in source or source.count("-") >= 2:
-            text = fetch(ctx, source).encode()
-        else:
-            raise UsageError(
-                f"{source} is neither a range, a file, a folder nor a message-id",
-                expected="BASE..TIP, an mbox, a folder of patches, - or a message-id",
-                remedy="kdrv gate HEAD~1..HEAD",
-            )
-    mails = read_mails(ours, folder, text, "standard input" if source == STDIN else source)
+    name = source
+    if source == STDIN:
+        sources, name = [request.text], "standard input"
+    elif path.is_dir():
+        sources, name = read_folder(path), str(path)
+    elif path.exists():
+        sources = [path.read_bytes()]
+    elif "@" in source or source.count("-") >= 2:
+        sources = [fetch(ctx, source).encode()]
+    else:
+        raise UsageError(
+            f"{source} is neither a range, a file, a folder nor a message-id",
+            expected="BASE..TIP, an mbox, a folder of patches, - or a message-id",
+            remedy="kdrv gate HEAD~1..HEAD",
+        )
+    mails = read_mails(ours, sources, name)
     if not request.base_commit and len(mails) == 1 and (known := applied_before(theirs, mails[0])):
         # What checks a patch before it is sent has it from the branch: there it is judged.
         return read_series(ours, source, ours.text("rev-parse", f"{known}^"), known), None
-    name = request.base_commit or named_base(folder, text)
-    base = theirs.resolve(name) if name else None
+    wanted = request.base_commit or named_base(sources)
+    base = theirs.resolve(wanted) if wanted else None
     if base is None:
         raise UsageError(
-            f"{name} is no commit of {theirs.directory}" if name else "the mails name no base",
+            f"{wanted} is no commit of {theirs.directory}" if wanted else "the mails name no base",
             expected="the commit that the patches apply to",
             remedy=f"kdrv gate --base REV {source}",
         )

@@ -95,16 +95,21 @@ def fetch(ctx: Context, identifier: str) -> str:
         ) from error
 
 
+def read_folder(folder: Path) -> list[bytes]:
+    """What the files of a folder of patches say, by their names; hidden ones are none of it."""
+    files = (one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
+    return [file.read_bytes() for file in sorted(files)]
+
+
 def read_mails(
-    git: Repo, folder: Path | None, text: bytes, name: str = "standard input"
+    git: Repo, sources: Sequence[bytes], name: str = "standard input"
 ) -> tuple[Mail, ...]:
-    """The patches in a folder's files, else in the text of an mbox, called ``name``; in order.
+    """The patches in the texts of files, mboxes or mails, together called ``name``; in order.
 
     Cover letters and replies carry no patch and are left out. Raises :class:`UsageError` when
     nothing is left.
     """
     with tempfile.TemporaryDirectory(prefix="kdrv-") as scratch:
-        sources = [file.read_bytes() for file in _files(folder)] if folder else [text]
         mails = [
             mail
             for number, source in enumerate(sources)
@@ -113,18 +118,16 @@ def read_mails(
     patches = [mail for mail in mails if mail.diff.strip() and not mail.subject.startswith("Re:")]
     if not patches:
         raise UsageError(
-            f"{folder or name} holds no patch",
+            f"{name} holds no patch",
             expected="mails as git format-patch or b4 am write them",
             remedy="git format-patch --stdout BASE..TIP > series.mbox",
         )
     return tuple(sorted(patches, key=lambda mail: mail.order))
 
 
-def named_base(folder: Path | None, text: bytes) -> str | None:
+def named_base(sources: Sequence[bytes]) -> str | None:
     """The commit that ``base-commit:`` of git format-patch --base names."""
-    if folder:
-        text = b"\n".join(file.read_bytes() for file in _files(folder))
-    found = BASE.search(text.decode(errors="replace"))
+    found = BASE.search(b"\n".join(sources).decode(errors="replace"))
     return found["commit"] if found else None
 
 
@@ -224,7 +227,3 @@ def _mail(git: Repo, file: Path, scratch: Path) -> Mail:
         diff=diff.read_text(errors=AS_IT_IS) if diff.exists() else "",
         message_id=str(headers.get("Message-ID", "")).strip(),
     )
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))

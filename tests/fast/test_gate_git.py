@@ -11,7 +11,7 @@ from kdrv.core.context import Context
 from kdrv.core.errors import UsageError
 from kdrv.gate.git import Repo, borrow, open_repo
 from kdrv.gate.history import merged, read_range
-from kdrv.gate.mails import apply, named_base, read_mails
+from kdrv.gate.mails import apply, named_base, read_folder, read_mails
 from kdrv.gate.series import Status
 from kdrv.gate.worktree import WorkTree
 
@@ -136,9 +136,9 @@ def test_mails_become_the_same_commits_each_time(theirs: Theirs, pair: tuple[Rep
     theirs.commit("First", {"b": "b\nmore\n"})
     theirs.commit("Second", {"a": LINES + "end\n"})
     ours, text = pair[1], theirs.mbox()
-    mails = read_mails(ours, None, text)
+    mails = read_mails(ours, [text])
     assert [mail.title for mail in mails] == ["First", "Second"]
-    assert named_base(None, text) == theirs.base
+    assert named_base([text]) == theirs.base
     applied = apply(ours, theirs.base, mails)
     assert applied.refused is None
     assert applied == apply(ours, theirs.base, mails)
@@ -155,7 +155,7 @@ def test_the_users_repository_is_never_written(theirs: Theirs, ctx: Context) -> 
     opened = open_repo(ctx, theirs.path)
     ours = borrow(ctx, opened)
     series = read_range(opened, ours, f"{theirs.base}..HEAD")
-    applied = apply(ours, theirs.base, read_mails(ours, None, text))
+    applied = apply(ours, theirs.base, read_mails(ours, [text]))
     WorkTree(ours, ctx.cache).checkout(series.tip)
     assert ours.resolve(applied.tip)
     assert theirs.everything() == before
@@ -169,7 +169,7 @@ def test_a_patch_that_does_not_apply_is_named_with_its_hunk(
     text = theirs.mbox()
     theirs("checkout", "-q", "--detach", theirs.base)
     other = theirs.commit("Other", {"a": LINES.replace("line 17", "row 17")})
-    applied = apply(pair[1], other, read_mails(pair[1], None, text))
+    applied = apply(pair[1], other, read_mails(pair[1], [text]))
     assert applied.refused is not None
     assert (applied.refused.number, applied.refused.left) == (2, 0)
     assert applied.refused.mail.title == "Second"
@@ -186,7 +186,7 @@ def test_bytes_that_are_no_utf8_arrive_as_they_are(theirs: Theirs, pair: tuple[R
     theirs.commit("One more", {})
     words = ("git", "-C", str(theirs.path), "format-patch", "--stdout", f"{base}..")
     text = subprocess.run(words, check=True, capture_output=True).stdout
-    mails = read_mails(pair[1], None, text)
+    mails = read_mails(pair[1], [text])
     applied = apply(pair[1], base, mails)
     assert applied.refused is None
     assert (
@@ -206,11 +206,11 @@ def test_a_folder_of_patches_and_mails_without_any(
     theirs.commit("Second", {"b": "b\nmore\nand more\n"})
     folder = tmp_path / "patches"
     theirs("format-patch", "-q", "--cover-letter", "-o", str(folder), f"{theirs.base}..")
-    assert [mail.title for mail in read_mails(pair[1], folder, b"")] == ["First", "Second"]
+    assert [mail.title for mail in read_mails(pair[1], read_folder(folder))] == ["First", "Second"]
     with pytest.raises(UsageError, match="holds no patch"):
-        read_mails(pair[1], None, b"From x\nSubject: hello\n\nNo patch here.\n")
+        read_mails(pair[1], [b"From x\nSubject: hello\n\nNo patch here.\n"])
     with pytest.raises(UsageError, match="holds no patch"):
-        read_mails(pair[1], None, b"")
+        read_mails(pair[1], [b""])
 
 
 def test_a_work_tree_changes_only_what_differs(
@@ -294,7 +294,7 @@ WELL = {
 def test_what_a_stranger_writes_into_a_mail_ends_nothing(
     theirs: Theirs, pair: tuple[Repo, Repo], odd: dict[str, str], applies: bool
 ) -> None:
-    mails = read_mails(pair[1], None, MAIL.format(**{**WELL, **odd}).encode())
+    mails = read_mails(pair[1], [MAIL.format(**{**WELL, **odd}).encode()])
     applied = apply(pair[1], theirs.base, mails)
     assert (applied.refused is None) == applies
     if applied.refused:
