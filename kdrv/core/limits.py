@@ -72,8 +72,8 @@ class Limits:
     they share counted for each. ``disk`` is bytes in a writable directory, when they are written in
     one run: it may have held more before. ``file_size`` is bytes of one file, ``output`` bytes
     printed. ``spare_disk`` and ``spare_memory`` are bytes that the machine must keep, whoever takes
-    them. ``niceness`` is added to the priority, so that the watch gets the processor when a
-    thousand processes want it.
+    them. ``niceness`` is that of the sandbox's processes and of their session, so that the watch
+    gets the processor when a thousand processes want it, and what is urgent before what is not.
     """
 
     processes: int = field(default_factory=lambda: 1024 + 64 * (os.cpu_count() or 1))

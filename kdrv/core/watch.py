@@ -54,6 +54,7 @@ class Watch:
         self._limits = limits
         self._program = program
         self._namespace: _Namespace | None = None
+        self._yielding = False
         # bwrap has its own words for a place that is missing.
         self._disks = [_Disk(place, limits) for place in writable if place.exists()]
         self._over = threading.Event()
@@ -87,6 +88,7 @@ class Watch:
         if not self._namespace:
             self._namespace = _find(self._child.pid)
         if self._namespace:
+            self._yielding = self._yielding or self._namespace.make_nice(self._limits.niceness)
             self._count(self._namespace)
         elif time.monotonic() - self._began > BLIND_SECONDS:
             raise SetupError(
@@ -158,6 +160,7 @@ class _Namespace:
 
     def __init__(self, pid: int) -> None:
         """Raises OSError while the namespace is not ready."""
+        self._pid = pid
         with contextlib.ExitStack() as stack:
             self._first = stack.enter_context(_opened(f"/proc/{pid}"))
             self._proc = stack.enter_context(_opened("root/proc", self._first))
@@ -169,6 +172,29 @@ class _Namespace:
         """Wait until the last process is gone."""
         _wait_for(self._first, b"Z", ENDING_SECONDS)
         self._stack.close()
+
+    def make_nice(self, niceness: int) -> bool:
+        """Give the sandbox's session its niceness among the machine's; whether that is settled.
+
+        Sessions are scheduled as groups, and what nice(1) says counts only within one (sched(7),
+        "The autogroup feature"). A process that makes another session gets out of it.
+        """
+        stat = _stat("stat", self._first)
+        if not stat or int(stat[3]) != self._pid:
+            return False  # bwrap has not made its session yet
+        try:
+            group = os.open("autogroup", os.O_WRONLY, dir_fd=self._first)
+        except OSError:
+            return True  # a kernel without the feature
+        try:
+            os.write(group, str(niceness).encode())
+        except BlockingIOError:
+            return False  # at most ten times a second, all sandboxes of a user together
+        except OSError:
+            return True
+        finally:
+            os.close(group)
+        return True
 
     def usage(self, most: int) -> tuple[int, int]:
         """Threads, and bytes of memory, of all processes; only that there are more, if so."""

@@ -73,11 +73,14 @@ class Ground:
         made = Context(cache=self.cache) if self.cache else Context()
         return made if self.jobs is None else replace(made, jobs=self.jobs)
 
-    def guarded(self, ctx: Context | None) -> Context:
+    def guarded(self, ctx: Context | None, niceness: int = Limits.niceness) -> Context:
         """The context for what runs code of the patches: within the policy's limits."""
         wanted = self.policy.rules.limits
         limits = Limits(
-            processes=wanted.processes, memory=wanted.memory * MIB, disk=wanted.disk * MIB
+            processes=wanted.processes,
+            memory=wanted.memory * MIB,
+            disk=wanted.disk * MIB,
+            niceness=niceness,
         )
         made = self.context(ctx)
         return replace(made, runner=Limited(made.runner, limits))
@@ -89,6 +92,11 @@ class Ground:
         if ours.resolve(self.series.tip) is None:
             _unbundle(ours, self.bundle, self.series, theirs.directory)
         return ours
+
+
+NICENESS = {Language.RUST: Limits.niceness, Language.C: Limits.niceness + 10}
+"""Of builds: side by side the Rust lane takes longer, one crate after the other; the C lane can
+take what it leaves. Guests keep their priority, for they have deadlines."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +125,14 @@ def walk_lane(
     When a boot fails, the base is booted too, and so it is with the drivers that the patches touch
     and that are tried after each boot: only what worked there can be broken.
     """
+    ctx = ground.context(ctx)
+    building = ground.guarded(ctx, NICENESS[lane.language])
     ctx = ground.guarded(ctx)
     git = ground.git(ctx)
     toolchain = by_name(ctx, ground.toolchain)
     deadline = ground.policy.rules.limits.minutes * 60.0
     repository = str(ground.repository)
-    with open_lane(ctx, git, repository, lane, toolchain, deadline=deadline) as walk:
+    with open_lane(building, git, repository, lane, toolchain, deadline=deadline) as walk:
         places = ground.places()
         steps: list[Step] = []
         booted: dict[int, Booted] = {}

@@ -96,6 +96,16 @@ def test_within_its_limits_a_command_runs_as_ever(attempt: Try, tmp_path: Path) 
 
 
 @needs_bwrap
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no groups of sessions")
+def test_a_sandbox_yields_to_other_sessions_as_a_whole(attempt: Try) -> None:
+    done = attempt(
+        'until grep -q "nice 7" /proc/self/autogroup; do sleep 0.02; done; nice',
+        replace(SMALL, niceness=7),
+    )
+    assert done.output == "7\n"
+
+
+@needs_bwrap
 @pytest.mark.parametrize(
     ("what", "script"),
     [
