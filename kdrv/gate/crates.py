@@ -2,17 +2,20 @@
 
 ``make CLIPPY=1`` puts another program into every saved command line and so compiles every crate
 again; ``make rustdoc`` documents all of rust/ and no driver. Here each crate that reads a touched
-file is looked at with the very command that compiled it, in the build directory as it is, which
-stays read-only: the other program takes rustc's place and writes into a scratch directory.
+file is looked at with the very command that compiled it, in the build directory as it is, or in a
+copy of what it reads there: the other program takes rustc's place, sees everything read-only and
+writes into a scratch directory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -61,13 +64,15 @@ class Compiled:
     """A crate that the build compiled.
 
     ``target`` is what kbuild made of it, relative to the build directory (``rust/kernel.o``);
-    ``sources`` are the tree's files it read, ``inputs`` those of the build directory.
+    ``sources`` are the tree's files it read, ``inputs`` those of the build directory; ``folders``
+    are those of the tree that it went through and out of again (``mm/../virt.rs``).
     """
 
     target: str
     crate: Crate
     sources: frozenset[str]
     inputs: frozenset[str]
+    folders: frozenset[str]
 
 
 def compiled(build: Path) -> Iterator[Compiled]:
@@ -103,12 +108,16 @@ def _compiled(record: Path, target: str) -> Compiled | None:
         or not any(word.startswith("--crate-type") for word in crate.arguments)
     ):
         return None
-    read = {os.path.normpath(name) for name in _READ.findall(text)}
-    sources, inputs = (
-        frozenset(name.removeprefix(f"{root}/") for name in read if name.startswith(f"{root}/"))
-        for root in (SOURCE, OUTPUT)
-    )
-    return Compiled(target, crate, sources, inputs | {target})
+    read = set(_READ.findall(text))
+    through = {name[: up.start()] for name in read for up in re.finditer(r"/\.\./", name)}
+    sources, inputs = _below(SOURCE, read), _below(OUTPUT, read)
+    return Compiled(target, crate, sources, inputs | {target}, _below(SOURCE, through))
+
+
+def _below(root: str, names: Iterable[str]) -> frozenset[str]:
+    """Of absolute names those below a directory, relative to it."""
+    plain = (os.path.normpath(name) for name in names)
+    return frozenset(name.removeprefix(f"{root}/") for name in plain if name.startswith(f"{root}/"))
 
 
 def reading(make: Make, files: Collection[str]) -> tuple[Compiled, ...]:
@@ -132,19 +141,68 @@ def content(make: Make, one: Compiled) -> str:
 
     Empty when it cannot be told, because something that the crate reads is no plain file.
     """
-    words = (word.lstrip("@").removeprefix("--target=") for word in one.crate.arguments)
-    named = {word for word in words if word.startswith("./") and (make.output / word).is_file()}
-    sources = {*one.sources}
-    if (make.tree.path / CONFIGURATION).exists():
-        sources.add(CONFIGURATION)
-    read = [(make.tree.path, name) for name in sorted(sources)]
-    read += [(make.output, name) for name in sorted((one.inputs - {one.target}) | named)]
     try:
-        files = [(name, _digest_of(root, name)) for root, name in read]
+        files = [(name, _digest_of(root, name)) for root, name in _reads(make, one)]
     except (UntrustedFile, FileNotFoundError):
         return ""
     crate, identity = one.crate, (make.lane.name, make.toolchain.identity)
     return digest(identity, one.target, crate.arguments, sorted(crate.env.items()), files)
+
+
+def freeze(make: Make, crates: Iterable[Compiled], place: Path) -> Make:
+    """Copy all that crates are made from: the tree and the build directory may change then.
+
+    What is no plain file is left out; a tool that wants it will say that it is not there.
+    """
+    frozen = replace(
+        make, tree=replace(make.tree, path=place / "tree"), output=place / "out", ccache=None
+    )
+    copies = {make.tree.path: frozen.tree.path, make.output: frozen.output}
+    for copy in copies.values():
+        copy.mkdir(parents=True)
+    for one in crates:
+        for folder in one.folders:
+            (frozen.tree.path / folder).mkdir(parents=True, exist_ok=True)
+        for root, name in _reads(make, one):
+            _copy(root, name, copies[root])
+    return frozen
+
+
+def _copy(root: Path, name: str, target: Path) -> None:
+    copy = target / name
+    if copy.exists():
+        return  # of another crate
+    unfit = contextlib.suppress(UntrustedFile, FileNotFoundError)
+    with unfit, open_inside(root, Path(name), INPUT_LIMIT) as file:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with copy.open("xb") as opened:
+            shutil.copyfileobj(file, opened, 1 << 20)
+
+
+def _reads(make: Make, one: Compiled) -> list[tuple[Path, str]]:
+    """The files that a crate is made from: a directory, and the name in it."""
+    words = (word.lstrip("@").removeprefix("--target=") for word in one.crate.arguments)
+    named = {os.path.normpath(word) for word in words if word.startswith("./")}
+    inputs = one.inputs | {
+        name for name in named if not name.startswith("..") and (make.output / name).is_file()
+    }
+    sources = one.sources | _beside(make.tree.path, one)
+    if (make.tree.path / CONFIGURATION).exists():
+        sources |= {CONFIGURATION}
+    read = [(make.tree.path, name) for name in sorted(sources)]
+    return read + [(make.output, name) for name in sorted(inputs - {one.target})]
+
+
+def _beside(tree: Path, one: Compiled) -> frozenset[str]:
+    """All that lies in the folder of a crate of rust/: rustdoc reads what rustc had no use for
+    (rust/zerocopy/benches).
+    """
+    match Path(os.path.relpath(one.crate.source, SOURCE)).parts:
+        case ("rust", folder, _, *_):
+            walked = os.walk(tree / "rust" / folder)
+            files = (Path(place, name) for place, _, names in walked for name in names)
+            return frozenset(str(file.relative_to(tree)) for file in files)
+    return frozenset()
 
 
 def _digest_of(root: Path, name: str) -> str:

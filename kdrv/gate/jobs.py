@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from kdrv.gate.churn import judge_scope
 from kdrv.gate.drivers import Trial, try_driver
 from kdrv.gate.files import judge_files
 from kdrv.gate.git import Repo, borrow, open_repo
-from kdrv.gate.lints import Lint, lint
+from kdrv.gate.lints import Lint, linting
 from kdrv.gate.message import judge_message
 from kdrv.gate.policy import Policy
 from kdrv.gate.result import Blast, Check
@@ -132,12 +133,15 @@ def walk_lane(
     toolchain = by_name(ctx, ground.toolchain)
     deadline = ground.policy.rules.limits.minutes * 60.0
     repository = str(ground.repository)
-    with open_lane(building, git, repository, lane, toolchain, deadline=deadline) as walk:
+    with (
+        open_lane(building, git, repository, lane, toolchain, deadline=deadline) as walk,
+        linting(ctx, walk, toolchain) as linter,
+    ):
         places = ground.places()
         steps: list[Step] = []
         booted: dict[int, Booted] = {}
         trials: dict[int, tuple[Trial, ...]] = {}
-        lints: dict[tuple[int, int], Lint] = {}
+        lints: dict[tuple[int, int], Future[Lint]] = {}
         for number, place in enumerate(places):
             unless_stopped()
             steps.append(walk.step(place))
@@ -153,7 +157,7 @@ def walk_lane(
             # After a patch only where there is something to compare with.
             for patch in ((number,) if (number, number - 1) in lints else ()) + (number + 1,):
                 if files := _rust_files(ground, lane, patch):
-                    lints[patch, number] = lint(ctx, walk, place, toolchain, files)
+                    lints[patch, number] = linter.lint(place, files)
         if any(not one.ok for one in booted.values()) and 0 not in booted and steps[0].ok:
             booted[0] = boot(ctx, walk, places[0], toolchain)
         worse = {trial.folder for of in trials.values() for trial in of if trial.findings}
@@ -163,11 +167,11 @@ def walk_lane(
             )
             trials[0] = _trials(ctx, walk, places[0], toolchain, tuple(there))
         blasts = _blasts(ground, git, walk, steps)
-    pairs = {
-        patch: (lints[patch, patch - 1], after)
-        for (patch, number), after in lints.items()
-        if patch == number and (patch, patch - 1) in lints
-    }
+        pairs = {
+            patch: (lints[patch, patch - 1].result(), after.result())
+            for (patch, number), after in lints.items()
+            if patch == number and (patch, patch - 1) in lints
+        }
     return LaneReport(lane.name, lane.language, tuple(steps), blasts, booted, pairs, trials)
 
 

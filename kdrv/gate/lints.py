@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import BoundedSemaphore, Event
 
 from kdrv.build.diagnostics import Diagnostic, Level
 from kdrv.build.make import Make
 from kdrv.core.context import Context
 from kdrv.core.release import release
 from kdrv.core.stopping import answer, answering
-from kdrv.core.store import digest
-from kdrv.gate.crates import Compiled, Lints, Tool, content, reading
+from kdrv.core.store import digest, remove_tree
+from kdrv.gate.crates import Compiled, Lints, Tool, content, freeze, reading
 from kdrv.gate.results import Results
 from kdrv.gate.step import Place
 from kdrv.gate.walk import LaneWalk
 from kdrv.toolchain.base import Toolchain
+
+COPIES = 4
+"""How many commits may wait to be looked at; a copy takes some 200 MB."""
 
 
 @dataclass(frozen=True)
@@ -37,39 +42,85 @@ class Lint:
         return self.clippy if tool is Tool.CLIPPY else self.rustdoc
 
 
-def lint(
-    ctx: Context, walk: LaneWalk, place: Place, toolchain: Toolchain, files: Collection[str]
-) -> Lint:
-    """Look at the crates of a commit at which the lane is green."""
-    key = digest(
-        "lint", release(), place.tree, walk.lane.identity, toolchain.identity, sorted(files)
+class Linter:
+    """Looks at crates beside the lane, which goes on to its next commits: at copies of all that
+    they are made from, in a folder of the lane's place.
+    """
+
+    def __init__(self, walk: LaneWalk, toolchain: Toolchain, ctx: Context, pool: Executor) -> None:
+        self._ctx = ctx
+        self._walk = walk
+        self._toolchain = toolchain
+        self._pool = pool
+        self._copies = BoundedSemaphore(COPIES)
+        self._folder = walk.folder / "lint"
+        # Of a run that was killed.
+        remove_tree(self._folder)
+        self._folder.mkdir()
+
+    def lint(self, place: Place, files: Collection[str]) -> Future[Lint]:
+        """What is said of the crates of a commit at which the lane is green, once it is known."""
+        walk = self._walk
+        key = digest(
+            *("lint", release(), place.tree, sorted(files)),
+            *(walk.lane.identity, self._toolchain.identity),
+        )
+        if known := walk.results.get(key, Lint):
+            done: Future[Lint] = Future()
+            done.set_result(known)
+            return done
+        walk.have(place)
+        make = Make(walk.tree(place.commit), walk.lane, self._toolchain, walk.build)
+        crates = reading(make, files)
+        self._copies.acquire()
+        copies = Path(tempfile.mkdtemp(dir=self._folder))
+        frozen = freeze(make, crates, copies)
+        return self._pool.submit(self._look, key, place, frozen, crates, copies)
+
+    def _look(
+        self, key: str, place: Place, make: Make, crates: Sequence[Compiled], copies: Path
+    ) -> Lint:
+        """Look at crates in a place where they are copied; the copies are removed."""
+        try:
+            read = [(one, content(make, one)) for one in crates]
+            with (
+                self._ctx.events.step(f"linting at {place.label}"),
+                # Each is one process that cannot use a second processor.
+                ThreadPoolExecutor(len(Tool), initializer=answer, initargs=(answering(),)) as pool,
+            ):
+
+                def told(tool: Tool) -> tuple[Diagnostic, ...] | None:
+                    lints = Lints(self._ctx, make, copies / tool, tool)
+                    if not lints.available:
+                        return None
+                    said = (_said(self._walk.results, lints, tool, *crate) for crate in read)
+                    return tuple(one for of_crate in said for one in of_crate)
+
+                by_tool = dict(zip(Tool, pool.map(told, Tool), strict=True))
+        finally:
+            remove_tree(copies)
+            self._copies.release()
+        missing = tuple(tool.program for tool, said in by_tool.items() if said is None)
+        found = Lint(by_tool[Tool.CLIPPY] or (), by_tool[Tool.RUSTDOC] or (), missing)
+        if _lasting((*found.clippy, *found.rustdoc)):
+            self._walk.results.put(key, found)
+        return found
+
+
+@contextmanager
+def linting(ctx: Context, walk: LaneWalk, toolchain: Toolchain) -> Iterator[Linter]:
+    """A linter for the length of a block; at its end what still runs is ended, and not waited for
+    to the end.
+    """
+    over, asked = Event(), answering()
+    pool = ThreadPoolExecutor(
+        1, "kdrv-lint", initializer=answer, initargs=(lambda: over.is_set() or asked(),)
     )
-    if known := walk.results.get(key, Lint):
-        return known
-    walk.have(place)
-    make = Make(walk.tree(place.commit), walk.lane, toolchain, walk.build)
-    crates = [(one, content(make, one)) for one in reading(make, files)]
-    label = f"linting at {place.label}"
-    with (
-        tempfile.TemporaryDirectory(prefix="kdrv-") as scratch,
-        ctx.events.step(label),
-        # Each is one process that cannot use a second processor.
-        ThreadPoolExecutor(len(Tool), initializer=answer, initargs=(answering(),)) as pool,
-    ):
-
-        def told(tool: Tool) -> tuple[Diagnostic, ...] | None:
-            lints = Lints(ctx, make, Path(scratch, tool), tool)
-            if not lints.available:
-                return None
-            said = (_said(walk.results, lints, tool, *crate) for crate in crates)
-            return tuple(one for of_crate in said for one in of_crate)
-
-        by_tool = dict(zip(Tool, pool.map(told, Tool), strict=True))
-    missing = tuple(tool.program for tool, said in by_tool.items() if said is None)
-    found = Lint(by_tool[Tool.CLIPPY] or (), by_tool[Tool.RUSTDOC] or (), missing)
-    if _lasting((*found.clippy, *found.rustdoc)):
-        walk.results.put(key, found)
-    return found
+    try:
+        yield Linter(walk, toolchain, ctx, pool)
+    finally:
+        over.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def _said(

@@ -98,6 +98,7 @@ class LaneWalk:
         self.deadline = deadline
         self._git = git
         self._toolchain = toolchain
+        self.folder = folder
         self._checkout = WorkTree(git, folder)
         self.build = folder / "out"
         self.build.mkdir(exist_ok=True)

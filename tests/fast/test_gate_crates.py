@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -13,7 +17,11 @@ from kdrv.build.make import Make
 from kdrv.core.context import Context
 from kdrv.core.limits import LimitExceeded
 from kdrv.core.process import Command
-from kdrv.gate.crates import Lints, Tool, compiled, content, reading
+from kdrv.gate.crates import Lints, Tool, compiled, content, freeze, reading
+from kdrv.gate.lints import Lint, linting
+from kdrv.gate.results import Results
+from kdrv.gate.step import Place
+from kdrv.gate.walk import LaneWalk
 from kdrv.kernel.tree import open_tree
 from kdrv.toolchain.debian import DebianToolchain
 from tests.fast.conftest import FakeRunner
@@ -277,7 +285,8 @@ def test_a_toolchain_may_lack_the_program(
     [
         ("tree", "rust/kernel/virt.rs", True),
         ("tree", ".clippy.toml", True),
-        ("tree", "rust/kernel/other.rs", False),
+        ("tree", "rust/kernel/other.rs", True),  # rustdoc may read what rustc does not
+        ("tree", "samples/rust/mini.rs", False),
         ("build", "rust/libbindings.rmeta", True),
         ("build", "include/generated/rustc_cfg", True),
         ("build", "scripts/target.json", True),
@@ -292,6 +301,74 @@ def test_what_is_said_of_a_crate_depends_on_all_that_it_reads(
     assert before == content(make, kernel) != ""
     ({"tree": make.tree.path, "build": make.output}[where] / changed).write_text("otherwise")
     assert (content(make, kernel) != before) is differs
+
+
+def test_a_copy_of_a_crate_says_the_same_and_stays_as_it_is(make: Make, tmp_path: Path) -> None:
+    (kernel,) = reading(make, ["rust/kernel/lib.rs"])
+    source = make.tree.path / "rust/kernel/virt.rs"
+    source.write_text("before")
+    frozen = freeze(make, [kernel], tmp_path / "copy")
+    said = content(make, kernel)
+    source.write_text("after")
+    assert content(frozen, kernel) == said != content(make, kernel)
+    through = frozen.tree.path / "rust/kernel/mm/../virt.rs"
+    assert through.read_text() == "before"
+    assert not (frozen.tree.path / "samples").exists()
+    assert not (frozen.output / "rust/kernel.o").exists()
+
+
+def test_nothing_is_copied_from_or_to_outside(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a key")
+    source = make.tree.path / "rust/kernel/virt.rs"
+    source.unlink()
+    source.symlink_to(tmp_path / "secret")
+    (make.output / "a").mkdir()
+    (make.output / "link").symlink_to("a")
+    (make.output / "out").write_text("")
+    (kernel,) = reading(make, ["rust/kernel/lib.rs"])
+    arguments = (*kernel.crate.arguments, "@./link/../../out", "@./link/../out")
+    outward = replace(kernel, crate=replace(kernel.crate, arguments=arguments))
+    freeze(make, [outward], tmp_path / "copy")
+    copied = {str(p.relative_to(tmp_path / "copy")) for p in (tmp_path / "copy").rglob("*")}
+    assert "tree/rust/kernel/lib.rs" in copied
+    assert "tree/rust/kernel/virt.rs" not in copied
+    assert {path for path in copied if path.endswith("out")} == {"out", "out/out"}
+
+
+def test_crates_are_looked_at_as_they_were_while_the_lane_goes_on(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    source = make.tree.path / "rust/kernel/virt.rs"
+    source.write_text("before")
+    gone_on = threading.Event()
+    looked = []
+
+    def look(command: Command) -> str:
+        assert gone_on.wait(60)
+        where = command.argv[command.argv.index("/run/kdrv/src") - 1]
+        looked.append(Path(where, "rust/kernel/virt.rs").read_text())
+        return ""
+
+    runner.answers = [("command -v", ""), ("clippy-driver", look), ("rustdoc", look)]
+    walk = cast(
+        LaneWalk,
+        SimpleNamespace(
+            folder=tmp_path,
+            build=make.output,
+            lane=make.lane,
+            results=Results(tmp_path / "results"),
+            have=lambda place: None,
+            tree=lambda commit: make.tree,
+        ),
+    )
+    with linting(ctx, walk, make.toolchain) as linter:
+        found = linter.lint(Place("1", "1", "patch 1"), ["rust/kernel/virt.rs"])
+        source.write_text("after")
+        gone_on.set()
+        assert found.result(60) == Lint()
+        assert linter.lint(Place("1", "1", "again"), ["rust/kernel/virt.rs"]).done()
+    assert looked == ["before", "before"]
+    assert list((tmp_path / "lint").iterdir()) == []
 
 
 def test_what_reads_no_plain_file_is_not_known_again(make: Make) -> None:
