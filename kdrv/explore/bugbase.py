@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ import msgspec
 import tomli_w
 
 from kdrv.core.errors import UsageError
+from kdrv.core.show import clean
 from kdrv.explore import plan as plans
 from kdrv.explore.history import History, Violation
 from kdrv.explore.hunt import Found
@@ -158,11 +158,6 @@ def load_all(base: Path) -> tuple[Bug, ...]:
 def console(history: History) -> str:
     """The console with virtual times, clean of terminal controls."""
     return "".join(f"{line.at / 1e9:.9f} {clean(line.text)}\n" for line in history.console)
-
-
-def clean(text: str) -> str:
-    """A line without control characters: a driver may print anything."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "?", text)
 
 
 def story(history: History, violation: Violation) -> list[str]:

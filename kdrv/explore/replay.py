@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from kdrv.core.show import clean
 from kdrv.explore.bench import Bench
-from kdrv.explore.bugbase import Bug, clean
+from kdrv.explore.bugbase import Bug
 from kdrv.explore.history import History, Violation
 from kdrv.explore.plan import Plan
 from kdrv.explore.subject import Identity

@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from kdrv.core.show import duration, plural
-from kdrv.explore.bugbase import Bug, clean, command_here, name_of, story
+from kdrv.core.show import clean, duration, plural
+from kdrv.explore.bugbase import Bug, command_here, name_of, story
 from kdrv.explore.campaign import CampaignResult, Limits
 from kdrv.explore.hunt import Found
 from kdrv.explore.replay import Replay

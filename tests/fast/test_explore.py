@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdrv.core.errors import UsageError, WorkFailed
 from kdrv.explore import plan as plans
-from kdrv.explore.bugbase import clean, story
+from kdrv.explore.bugbase import console, story
 from kdrv.explore.campaign import _Ledger
 from kdrv.explore.declare import load_menu, operation
 from kdrv.explore.differential import differences
@@ -541,7 +541,9 @@ def test_the_time_line_interleaves_everything() -> None:
 
 
 def test_terminal_controls_do_not_reach_the_terminal() -> None:
-    assert clean("a\x1b[31mb\x07") == "a?[31mb?"
+    run = history(console=("a\x1b[31mb\x07\x9b31mc",))
+    assert [line[14:] for line in timeline(run)] == ["      | abc"]
+    assert console(run).endswith(" abc\n")
 
 
 def test_a_plan_can_be_calmed() -> None:
