@@ -20,7 +20,7 @@ from kdrv.build.diagnostics import Diagnostic, Level, parse
 from kdrv.build.explain import explain_lane
 from kdrv.build.interrupted import guarded, undo
 from kdrv.build.lane import Lane, Language
-from kdrv.build.make import BUILD_DEADLINE, Heard, Make, run
+from kdrv.build.make import BUILD_DEADLINE, Heard, Make, install, run
 from kdrv.build.vetting import start_afresh, vet
 from kdrv.core.context import Context
 from kdrv.core.errors import (
@@ -34,6 +34,7 @@ from kdrv.core.errors import (
 from kdrv.core.inside import UntrustedFile, read_text_inside, understood
 from kdrv.core.limits import LimitExceeded, unless_machine_short
 from kdrv.core.store import Store, digest, write_atomic
+from kdrv.gate import rustc_memo
 from kdrv.gate.bindings import Symbol, digest_of, pack, read_symbols, unpack
 from kdrv.gate.git import Repo
 from kdrv.gate.history import changes
@@ -106,6 +107,8 @@ class LaneWalk:
         self._at = folder / "built"
         self._configured = folder / "configured"
         self._log = folder / LOG
+        self._programs = folder / "bin"
+        install(self._programs, "rustc", rustc_memo)
         self._said = Said(folder / "said.sqlite")
         self.results = Results.of(ctx)
         self._reader = Reader(self.build)
@@ -183,7 +186,13 @@ class LaneWalk:
         before = self._last_built()
         self._at.unlink(missing_ok=True)
         try:
-            make = Make(self.tree(place.commit), self.lane, self._toolchain, self.build)
+            make = Make(
+                self.tree(place.commit),
+                self.lane,
+                self._toolchain,
+                self.build,
+                programs=self._programs,
+            )
             if not self.variables and warm(self.ctx, make):
                 self._checkout.refresh()
             left = f"what {place.label} left in lane {self.lane.name}"
