@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +29,8 @@ MEMO = Path(".kdrv-rustc")
 """Below the build directory, in which kbuild runs rustc."""
 ENTRIES = 4
 """How many answers to one command line are kept, the last ones."""
+DAYS = 30
+"""How long a command line that is not seen again is remembered."""
 ENTRY = "entry.json"
 VOLATILE = re.compile(r"_|(OLD)?PWD|SHLVL|(GNU)?M(AKE)?FLAGS|MAKE(LEVEL|OVERRIDES|_TERM(OUT|ERR))")
 """Variables of make and the shell that differ from call to call."""
@@ -114,7 +117,9 @@ def _keep(request: Request, said: str) -> None:
     inputs = request.inputs()
     if inputs is None:
         return
-    request.folder.mkdir(parents=True, exist_ok=True)
+    if not request.folder.exists():
+        request.folder.mkdir(parents=True)
+        _forget(time.time() - DAYS * 86400)
     with _new(request.folder) as entry:
         for number, output in enumerate(request.outputs):
             shutil.copy(output, entry / str(number))
@@ -122,6 +127,14 @@ def _keep(request: Request, said: str) -> None:
         (entry / ENTRY).write_text(json.dumps(known))
     for old in request.entries()[ENTRIES:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _forget(before: float) -> None:
+    """Remove what was last of use before a time: the answers to commands of other flags."""
+    for folder in MEMO.iterdir():
+        files = [path.stat().st_mtime for path in (folder, *folder.glob(f"*/{ENTRY}"))]
+        if max(files) < before:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -137,8 +150,8 @@ def _new(folder: Path) -> Iterator[Path]:
 
 
 def _digest_of(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    # Not hashlib.file_digest: a host's Python may be older than kdrv's.
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,3 +173,14 @@ def test_the_last_answers_are_kept(ask: Ask, build: Path) -> None:
     asked = _asked(build)
     ask()
     assert _asked(build) == asked
+
+
+def test_old_command_lines_are_forgotten(ask: Ask, build: Path) -> None:
+    ask()
+    (old,) = build.glob(f"{rustc_memo.MEMO}/*")
+    past = time.time() - (rustc_memo.DAYS + 1) * 86400
+    for path in (*old.glob("*/*"), old):
+        os.utime(path, (past, past))
+    ask(RUST_MODFILE="other")
+    (new,) = build.glob(f"{rustc_memo.MEMO}/*")
+    assert new != old
