@@ -125,8 +125,9 @@ def _keep(request: Request, said: str) -> None:
             shutil.copy(output, entry / str(number))
         known = {"inputs": {path: _digest_of(path) for path in inputs}, "said": said}
         (entry / ENTRY).write_text(json.dumps(known))
-    for old in request.entries()[ENTRIES:]:
-        shutil.rmtree(old, ignore_errors=True)
+    # The rest is older, or was left half-made by a build that was killed or undone.
+    for rest in {*request.folder.iterdir()}.difference(request.entries()[:ENTRIES]):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def _forget(before: float) -> None:

@@ -169,6 +169,9 @@ def test_the_last_answers_are_kept(ask: Ask, build: Path) -> None:
         (build / "src/util.rs").write_text(f"{number}\n")
         ask()
     (folder,) = build.glob(f"{rustc_memo.MEMO}/*")
+    (folder / ".new-killed").mkdir()
+    (build / "src/util.rs").write_text("the last\n")
+    ask()
     assert len(list(folder.iterdir())) == rustc_memo.ENTRIES
     asked = _asked(build)
     ask()
