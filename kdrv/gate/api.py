@@ -174,7 +174,7 @@ def _series(
     elif path.exists():
         sources = [path.read_bytes()]
     elif "@" in source or source.count("-") >= 2:
-        sources = [fetch(ctx, source).encode()]
+        sources = fetch(ctx, source)
     else:
         raise UsageError(
             f"{source} is neither a range, a file, a folder nor a message-id",

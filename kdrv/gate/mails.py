@@ -74,8 +74,11 @@ class Applied:
     refused: Refused | None = None
 
 
-def fetch(ctx: Context, identifier: str) -> str:
-    """The patches of a thread, by message-id or change-id, through b4. Needs the network."""
+def fetch(ctx: Context, identifier: str) -> list[bytes]:
+    """The cover letter and the patches of a thread, by message-id or change-id, through b4.
+
+    Needs the network. Into files, for b4 tells what it does wherever it is read from.
+    """
     program = shutil.which("b4")
     if program is None:
         raise SetupError(
@@ -83,16 +86,18 @@ def fetch(ctx: Context, identifier: str) -> str:
             expected="b4, or the patches as an mbox",
             remedy="pip install b4",
         )
-    command = Command((program, "--quiet", "am", "--no-cache", "-o", "-", identifier))
-    try:
-        return ctx.runner.run(command, deadline=B4_DEADLINE).output
-    except CommandFailed as error:
-        raise SetupError(
-            f"b4 cannot fetch {identifier}",
-            expected="a message-id or change-id that lore.kernel.org knows, and a network",
-            detail=error.detail,
-            reproducer=command.shell(),
-        ) from error
+    with tempfile.TemporaryDirectory(prefix="kdrv-") as folder:
+        command = Command((program, "am", "--no-cache", "-o", folder, "--", identifier))
+        try:
+            ctx.runner.run(command, deadline=B4_DEADLINE)
+        except CommandFailed as error:
+            raise SetupError(
+                f"b4 cannot fetch {identifier}",
+                expected="a message-id or change-id that lore.kernel.org knows, and a network",
+                detail=error.detail,
+                reproducer=command.shell(),
+            ) from error
+        return read_folder(Path(folder))
 
 
 def read_folder(folder: Path) -> list[bytes]:
