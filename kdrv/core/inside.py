@@ -19,7 +19,9 @@ from typing import BinaryIO
 from kdrv.core.errors import KdrvError, WorkFailed
 from kdrv.core.show import size
 
-_NOT_AS_EXPECTED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_NOT_AS_EXPECTED = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+}
 
 
 class UntrustedFile(WorkFailed):

@@ -180,15 +180,24 @@ class Store:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a directory that may hold read-only directories, and deep ones, its manifest first."""
+    """Delete a directory that may hold closed directories, and deep ones, its manifest first."""
+    if path.is_dir() and not path.is_symlink():
+        path.chmod(0o700)
     with contextlib.suppress(IsADirectoryError, NotADirectoryError):
         (path / MANIFEST).unlink(missing_ok=True)
     if not path.exists():
         return
 
-    def unlock(function: Callable[..., Any], name: str, _error: Any) -> None:
-        Path(name).parent.chmod(0o700)
-        function(name)
+    def unlock(function: Callable[..., Any], name: str, error: Any) -> None:
+        entry = Path(name)
+        entry.parent.chmod(0o700)
+        if entry.is_symlink() or not entry.is_dir():
+            function(name)
+        elif entry.stat().st_mode & 0o700 == 0o700 and function is not os.rmdir:
+            raise error[1]
+        else:
+            entry.chmod(0o700)
+            shutil.rmtree(entry, onerror=unlock)
 
     try:
         shutil.rmtree(path, onerror=unlock)

@@ -37,6 +37,9 @@ DEADLINE = 900.0
 INPUT_LIMIT = 256 << 20
 """Bytes of a file that a crate is made from; the kernel's largest metadata have a tenth of it."""
 
+COPY_LIMIT = 2 << 30
+"""Bytes that are copied of all that some crates are made from; the kernel crate's have 160 MB."""
+
 CONFIGURATION = ".clippy.toml"
 """What clippy reads in the tree's top folder."""
 
@@ -152,7 +155,8 @@ def content(make: Make, one: Compiled) -> str:
 def freeze(make: Make, crates: Iterable[Compiled], place: Path) -> Make:
     """Copy all that crates are made from: the tree and the build directory may change then.
 
-    What is no plain file is left out; a tool that wants it will say that it is not there.
+    What is no plain file is left out, and what is beyond a limit; a tool that wants it will say
+    that it is not there.
     """
     frozen = replace(
         make, tree=replace(make.tree, path=place / "tree"), output=place / "out", ccache=None
@@ -160,23 +164,27 @@ def freeze(make: Make, crates: Iterable[Compiled], place: Path) -> Make:
     copies = {make.tree.path: frozen.tree.path, make.output: frozen.output}
     for copy in copies.values():
         copy.mkdir(parents=True)
+    left = COPY_LIMIT
     for one in crates:
         for folder in one.folders:
             (frozen.tree.path / folder).mkdir(parents=True, exist_ok=True)
         for root, name in _reads(make, one):
-            _copy(root, name, copies[root])
+            left -= _copy(root, name, copies[root], left)
     return frozen
 
 
-def _copy(root: Path, name: str, target: Path) -> None:
+def _copy(root: Path, name: str, target: Path, most: int) -> int:
+    """Copy a file of at most so many bytes; how many it had."""
     copy = target / name
     if copy.exists():
-        return  # of another crate
+        return 0  # of another crate
     unfit = contextlib.suppress(UntrustedFile, FileNotFoundError)
-    with unfit, open_inside(root, Path(name), INPUT_LIMIT) as file:
+    with unfit, open_inside(root, Path(name), min(most, INPUT_LIMIT)) as file:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with copy.open("xb") as opened:
             shutil.copyfileobj(file, opened, 1 << 20)
+            return opened.tell()
+    return 0
 
 
 def _reads(make: Make, one: Compiled) -> list[tuple[Path, str]]:
@@ -199,7 +207,8 @@ def _beside(tree: Path, one: Compiled) -> frozenset[str]:
     """
     match Path(os.path.relpath(one.crate.source, SOURCE)).parts:
         case ("rust", folder, _, *_):
-            walked = os.walk(tree / "rust" / folder)
+            top = tree / "rust" / folder
+            walked = os.walk(top) if not top.is_symlink() else ()
             files = (Path(place, name) for place, _, names in walked for name in names)
             return frozenset(str(file.relative_to(tree)) for file in files)
     return frozenset()

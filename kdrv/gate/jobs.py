@@ -95,9 +95,9 @@ class Ground:
         return ours
 
 
-NICENESS = {Language.RUST: Limits.niceness, Language.C: Limits.niceness + 10}
+NICENESS = {Language.RUST: Limits.niceness, Language.C: Limits.niceness + 5}
 """Of builds: side by side the Rust lane takes longer, one crate after the other; the C lane can
-take what it leaves. Guests keep their priority, for they have deadlines."""
+take what it leaves. Not of guests, whose deadlines are short."""
 
 
 @dataclass(frozen=True)

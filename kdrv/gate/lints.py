@@ -13,6 +13,7 @@ from threading import BoundedSemaphore, Event
 from kdrv.build.diagnostics import Diagnostic, Level
 from kdrv.build.make import Make
 from kdrv.core.context import Context
+from kdrv.core.inside import UntrustedFile, understood
 from kdrv.core.release import release
 from kdrv.core.stopping import answer, answering
 from kdrv.core.store import digest, remove_tree
@@ -22,8 +23,9 @@ from kdrv.gate.step import Place
 from kdrv.gate.walk import LaneWalk
 from kdrv.toolchain.base import Toolchain
 
-COPIES = 4
-"""How many commits may wait to be looked at; a copy takes some 200 MB."""
+COPIES = "lint"
+MOST_COPIES = 4
+"""Of how many commits there may be copies at once; one takes some 200 MB."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Linter:
         self._walk = walk
         self._toolchain = toolchain
         self._pool = pool
-        self._copies = BoundedSemaphore(COPIES)
-        self._folder = walk.folder / "lint"
+        self._copies = BoundedSemaphore(MOST_COPIES)
+        self._folder = walk.folder / COPIES
         # Of a run that was killed.
         remove_tree(self._folder)
         self._folder.mkdir()
@@ -66,16 +68,27 @@ class Linter:
             *(walk.lane.identity, self._toolchain.identity),
         )
         if known := walk.results.get(key, Lint):
-            done: Future[Lint] = Future()
-            done.set_result(known)
-            return done
+            return _known(known)
         walk.have(place)
         make = Make(walk.tree(place.commit), walk.lane, self._toolchain, walk.build)
-        crates = reading(make, files)
         self._copies.acquire()
         copies = Path(tempfile.mkdtemp(dir=self._folder))
-        frozen = freeze(make, crates, copies)
+        try:
+            with understood(f"what {place.label} left in lane {walk.lane.name}"):
+                crates = reading(make, files)
+                frozen = freeze(make, crates, copies)
+        except BaseException as error:
+            self._give_back(copies)
+            if not isinstance(error, UntrustedFile):
+                raise
+            return _known(Lint((Diagnostic(Tool.CLIPPY, Level.ERROR, error.message),)))
         return self._pool.submit(self._look, key, place, frozen, crates, copies)
+
+    def _give_back(self, copies: Path) -> None:
+        try:
+            remove_tree(copies)
+        finally:
+            self._copies.release()
 
     def _look(
         self, key: str, place: Place, make: Make, crates: Sequence[Compiled], copies: Path
@@ -98,13 +111,18 @@ class Linter:
 
                 by_tool = dict(zip(Tool, pool.map(told, Tool), strict=True))
         finally:
-            remove_tree(copies)
-            self._copies.release()
+            self._give_back(copies)
         missing = tuple(tool.program for tool, said in by_tool.items() if said is None)
         found = Lint(by_tool[Tool.CLIPPY] or (), by_tool[Tool.RUSTDOC] or (), missing)
         if _lasting((*found.clippy, *found.rustdoc)):
             self._walk.results.put(key, found)
         return found
+
+
+def _known(lint: Lint) -> Future[Lint]:
+    done: Future[Lint] = Future()
+    done.set_result(lint)
+    return done
 
 
 @contextmanager
@@ -121,6 +139,7 @@ def linting(ctx: Context, walk: LaneWalk, toolchain: Toolchain) -> Iterator[Lint
     finally:
         over.set()
         pool.shutdown(cancel_futures=True)
+        remove_tree(walk.folder / COPIES)
 
 
 def _said(

@@ -1,4 +1,4 @@
-"""rustc, asked only what it was not asked before; runs in the sandbox, before rustc in its PATH.
+"""rustc, not asked again what it was asked lately; runs in the sandbox, before rustc in its PATH.
 
 make compiles a crate again when a file that it reads is newer, and bindgen writes new files when
 any C header changed: most changes of headers are none that Rust sees, and yet the bindings and
@@ -8,6 +8,7 @@ the kernel crate, one after the other, are half of a build. ccache(1) knows no R
 What rustc made lies in the build directory, with digests of all that it was made from: the files
 in rustc's own dep-info (``-Zbinary_dep_depinfo``: metadata and procedural macros too), the command
 line, and the environment but for what make changes from call to call, for macros may read it.
+It may run under any Python from 3.9 on: a machine's own tools can be older than kdrv's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+PYTHON = (3, 9)
+"""The oldest Python that this runs under."""
 MEMO = Path(".kdrv-rustc")
 """Below the build directory, in which kbuild runs rustc."""
 ENTRIES = 4
@@ -32,13 +36,21 @@ ENTRIES = 4
 DAYS = 30
 """How long a command line that is not seen again is remembered."""
 ENTRY = "entry.json"
+ENTRY_LIMIT = 4 << 20
+"""Bytes of an entry's description; that of the kernel crate has 20,000."""
 VOLATILE = re.compile(r"_|(OLD)?PWD|SHLVL|(GNU)?M(AKE)?FLAGS|MAKE(LEVEL|OVERRIDES|_TERM(OUT|ERR))")
 """Variables of make and the shell that differ from call to call."""
 _EMIT = re.compile(r"--emit=(?P<kind>[a-z-]+)=(?P<path>.+)")
+_TELLS_ALL = {"-Zbinary_dep_depinfo", "-Zbinary_dep_depinfo=y"}
+"""Without it dep-info says nothing of metadata and procedural macros."""
 
 
 class Request:
-    """A compilation whose answer can be kept: ``outputs`` are the files that it writes."""
+    """What rustc is asked; ``outputs`` are the files that it writes.
+
+    It is ``fit`` when the answer can be kept: all that it reads will be told, and all that it
+    writes is named.
+    """
 
     def __init__(self, rustc: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         self.argv = (rustc, *argv)
@@ -46,27 +58,36 @@ class Request:
         self.outputs = tuple(emit["path"] for emit in emits)
         self._dep_info = next((emit["path"] for emit in emits if emit["kind"] == "dep-info"), "")
         unnamed = any(word.startswith("--emit") for word in argv if not _EMIT.fullmatch(word))
-        self.fit = bool(self._dep_info) and not unnamed
+        told = bool(self._dep_info) and not _TELLS_ALL.isdisjoint(argv)
+        self.fit = told and len(emits) > 1 and not unnamed and "-" not in argv
         kept = {n: value for n, value in environment.items() if not VOLATILE.fullmatch(n)}
         program = Path(rustc).stat()
         compiler = (program.st_size, program.st_mtime_ns)
         asked = json.dumps((self.argv, sorted(kept.items()), str(Path.cwd()), compiler))
         self.folder = MEMO / hashlib.sha256(asked.encode()).hexdigest()[:20]
 
-    def inputs(self) -> list[str] | None:
-        """The files that it has read, once it was carried out; ``None`` when that is not told."""
+    def inputs(self) -> list[str]:
+        """The files that it has read, once it was carried out.
+
+        Raises ValueError when that cannot be told.
+        """
         text = Path(self._dep_info).read_text()
         if "\\" in text:
-            return None  # a name with a space, which nobody gives a file of the kernel
-        named = (word.removeprefix("--target=").lstrip("@") for word in self.argv[1:])
-        words = {word for word in named if word.startswith("./") and Path(word).is_file()}
+            raise ValueError("a name with a space, which nobody gives a file of the kernel")
+        words = (re.sub(r"^(--[a-z-]+=)?@?", "", word) for word in self.argv[1:])
+        named = {word for word in words if len(word) < 4096 and os.path.isfile(word)}  # noqa: PTH113
         rules = (line.partition(": ")[2] for line in text.splitlines() if line[:1] != "#")
-        return sorted(words.union(*(rule.split() for rule in rules)))
+        return sorted(named.union(*(rule.split() for rule in rules)).difference(self.outputs))
 
     def entries(self) -> list[Path]:
         """What is kept of such requests, the newest first."""
-        found = self.folder.glob(f"*/{ENTRY}")
-        return [path.parent for path in sorted(found, key=lambda p: -p.stat().st_mtime_ns)]
+        found = {}
+        for path in self.folder.glob(f"[!.]*/{ENTRY}"):
+            with contextlib.suppress(OSError):
+                facts = path.lstat()
+                if stat.S_ISREG(facts.st_mode) and facts.st_size <= ENTRY_LIMIT:
+                    found[path.parent] = facts.st_mtime_ns
+        return sorted(found, key=lambda entry: -found[entry])
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,9 +104,11 @@ def main(argv: Sequence[str]) -> int:
     done = subprocess.run(request.argv, stderr=subprocess.PIPE, close_fds=False)
     sys.stderr.buffer.write(done.stderr)
     if done.returncode == 0:
-        with contextlib.suppress(OSError, ValueError):
+        # It has been compiled; whether that can be kept is no matter of the build's.
+        with contextlib.suppress(Exception):
             _keep(request, done.stderr.decode())
-    return done.returncode
+    # Killed by a signal, as a shell would say it.
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode
 
 
 def _rustc() -> str:
@@ -101,30 +124,41 @@ def _rustc() -> str:
 def _restored(request: Request, entry: Path) -> str:
     """Put the files of an entry in place; what rustc said. Raises ValueError if it does not fit."""
     known = json.loads((entry / ENTRY).read_text())
-    if any(_digest_of(path) != digest for path, digest in known["inputs"].items()):
+    if not known["inputs"] or any(_digest_of(path) != was for path, was in known["inputs"].items()):
         raise ValueError("made from something else")
-    copies = [entry / str(number) for number in range(len(request.outputs))]
-    if not all(copy.is_file() for copy in copies):
+    if any(os.path.lexists(twin) for path in known["inputs"] for twin in _twins(path)):
+        raise ValueError("one module may lie in two files: rustc would not have that")
+    copies = {output: entry / str(number) for number, output in enumerate(request.outputs)}
+    # After a loss of power they may be empty.
+    if [_digest_of(str(copy)) for copy in copies.values()] != known["outputs"]:
         raise ValueError("not whole any more")
-    for copy, output in zip(copies, request.outputs, strict=True):
+    for output, copy in copies.items():
         Path(output).unlink(missing_ok=True)
         shutil.copy(copy, output)
     (entry / ENTRY).touch()
     return str(known["said"])
 
 
+def _twins(path: str) -> list[str]:
+    """Where else a module could lie that lies here (E0584)."""
+    if not path.endswith(".rs"):
+        return []
+    stem = path[: -len(".rs")]
+    return [f"{os.path.dirname(stem)}.rs" if stem.endswith("/mod") else f"{stem}/mod.rs"]  # noqa: PTH120
+
+
 def _keep(request: Request, said: str) -> None:
-    inputs = request.inputs()
-    if inputs is None:
-        return
+    """Keep an answer. Raises where it cannot be kept."""
+    inputs = {path: _digest_of(path) for path in request.inputs()}
     if not request.folder.exists():
         request.folder.mkdir(parents=True)
         _forget(time.time() - DAYS * 86400)
     with _new(request.folder) as entry:
+        outputs = []
         for number, output in enumerate(request.outputs):
             shutil.copy(output, entry / str(number))
-        known = {"inputs": {path: _digest_of(path) for path in inputs}, "said": said}
-        (entry / ENTRY).write_text(json.dumps(known))
+            outputs.append(_digest_of(output))
+        (entry / ENTRY).write_text(json.dumps({"inputs": inputs, "outputs": outputs, "said": said}))
     # The rest is older, or was left half-made by a build that was killed or undone.
     for rest in {*request.folder.iterdir()}.difference(request.entries()[:ENTRIES]):
         shutil.rmtree(rest, ignore_errors=True)
@@ -133,9 +167,10 @@ def _keep(request: Request, said: str) -> None:
 def _forget(before: float) -> None:
     """Remove what was last of use before a time: the answers to commands of other flags."""
     for folder in MEMO.iterdir():
-        files = [path.stat().st_mtime for path in (folder, *folder.glob(f"*/{ENTRY}"))]
-        if max(files) < before:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            files = [path.stat().st_mtime for path in (folder, *folder.glob(f"*/{ENTRY}"))]
+            if max(files) < before:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -151,8 +186,11 @@ def _new(folder: Path) -> Iterator[Path]:
 
 
 def _digest_of(path: str) -> str:
-    # Not hashlib.file_digest: a host's Python may be older than kdrv's.
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """Of a plain file; raises ValueError for anything else, which could be without an end."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is no file")
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ CHECKED = ("C=1", "CF=-fdiagnostic-prefix")
 KIND = "gate-lane"
 FORMAT = "gate-step-4"
 LOG = "make.log"
+PYTHON_DEADLINE = 60.0
 MAKEFILE_LIMIT = 1 << 20
 _TARGET = re.compile(r"^  (?P<target>[A-Z][A-Z0-9_+]*(?: \[M\]| [LPT])? +\S.*)$")
 
@@ -107,12 +108,22 @@ class LaneWalk:
         self._at = folder / "built"
         self._configured = folder / "configured"
         self._log = folder / LOG
-        self._programs = folder / "bin"
-        install(self._programs, "rustc", rustc_memo)
+        self._programs = self._memo()
         self._said = Said(folder / "said.sqlite")
         self.results = Results.of(ctx)
         self._reader = Reader(self.build)
         self._before: tuple[str, Step] | None = None
+
+    def _memo(self) -> Path | None:
+        """What comes before rustc, if there is a Python for it among the toolchain's programs."""
+        if self.lane.language is not Language.RUST:
+            return None
+        tried = f"import sys; sys.exit(sys.version_info < {rustc_memo.PYTHON})"
+        command = self._toolchain.command(("python3", "-I", "-c", tried))
+        if not self.ctx.runner.run(command, deadline=PYTHON_DEADLINE, check=False).ok:
+            return None
+        install(self.folder / "bin", "rustc", rustc_memo)
+        return self.folder / "bin"
 
     def step(self, place: Place) -> Step:
         """The lane at a commit: known from before, proven untouched, or built now."""

@@ -17,8 +17,9 @@ from kdrv.build.make import Make
 from kdrv.core.context import Context
 from kdrv.core.limits import LimitExceeded
 from kdrv.core.process import Command
+from kdrv.gate import crates
 from kdrv.gate.crates import Lints, Tool, compiled, content, freeze, reading
-from kdrv.gate.lints import Lint, linting
+from kdrv.gate.lints import MOST_COPIES, Lint, linting
 from kdrv.gate.results import Results
 from kdrv.gate.step import Place
 from kdrv.gate.walk import LaneWalk
@@ -335,6 +336,29 @@ def test_nothing_is_copied_from_or_to_outside(make: Make, tmp_path: Path) -> Non
     assert {path for path in copied if path.endswith("out")} == {"out", "out/out"}
 
 
+def test_no_more_is_copied_than_there_is_room_for(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crates, "COPY_LIMIT", 10 << 20)
+    for name in SOURCES[:3]:
+        with (make.tree.path / name).open("wb") as file:
+            file.truncate(6 << 20)  # takes no room
+    frozen = freeze(make, reading(make, ["rust/kernel/lib.rs"]), tmp_path / "copy")
+    copied = [name for name in SOURCES[:3] if (frozen.tree.path / name).exists()]
+    assert len(copied) == 1
+
+
+def test_a_crate_s_folder_that_leads_elsewhere_is_not_looked_into(
+    make: Make, tmp_path: Path
+) -> None:
+    (make.tree.path / "rust/kernel").rename(make.tree.path / "rust/elsewhere")
+    (make.tree.path / "rust/kernel").symlink_to("elsewhere")
+    (kernel,) = reading(make, ["rust/kernel/lib.rs"])
+    frozen = freeze(make, [kernel], tmp_path / "copy")
+    assert (frozen.tree.path / "rust/kernel/virt.rs").exists()
+    assert not (frozen.tree.path / "rust/kernel/other.rs").exists()
+
+
 def test_crates_are_looked_at_as_they_were_while_the_lane_goes_on(
     ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
 ) -> None:
@@ -350,25 +374,60 @@ def test_crates_are_looked_at_as_they_were_while_the_lane_goes_on(
         return ""
 
     runner.answers = [("command -v", ""), ("clippy-driver", look), ("rustdoc", look)]
-    walk = cast(
-        LaneWalk,
-        SimpleNamespace(
-            folder=tmp_path,
-            build=make.output,
-            lane=make.lane,
-            results=Results(tmp_path / "results"),
-            have=lambda place: None,
-            tree=lambda commit: make.tree,
-        ),
-    )
-    with linting(ctx, walk, make.toolchain) as linter:
+    with linting(ctx, _walk(make, tmp_path), make.toolchain) as linter:
         found = linter.lint(Place("1", "1", "patch 1"), ["rust/kernel/virt.rs"])
         source.write_text("after")
         gone_on.set()
         assert found.result(60) == Lint()
         assert linter.lint(Place("1", "1", "again"), ["rust/kernel/virt.rs"]).done()
+        assert list((tmp_path / "lint").iterdir()) == []
     assert looked == ["before", "before"]
-    assert list((tmp_path / "lint").iterdir()) == []
+
+
+def test_what_nobody_waits_for_leaves_no_copies(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def look(command: Command) -> str:
+        begun.set()
+        assert over.wait(60)
+        return ""
+
+    runner.answers = [("command -v", ""), ("clippy-driver", look), ("rustdoc", look)]
+    with linting(ctx, _walk(make, tmp_path), make.toolchain) as linter:
+        for number in "12":
+            linter.lint(Place(number, number, "patch"), ["rust/kernel/virt.rs"])
+        assert begun.wait(60)
+        over.set()
+    assert not (tmp_path / "lint").exists()
+
+
+def test_records_that_make_no_sense_are_a_verdict(
+    ctx: Context, make: Make, runner: FakeRunner, tmp_path: Path
+) -> None:
+    record = make.output / "rust/.kernel.o.cmd"
+    through = f"/run/kdrv/src/rust/{'n' * 300}/../kernel/virt.rs"
+    record.write_text(f"{record.read_text()}  {through} \\\n")
+    with linting(ctx, _walk(make, tmp_path), make.toolchain) as linter:
+        for number in range(MOST_COPIES + 1):
+            place = Place(str(number), str(number), "patch")
+            (told,) = linter.lint(place, ["rust/kernel/virt.rs"]).result(60).clippy
+            assert told.level is Level.ERROR
+            assert "cannot be made sense of" in told.message
+    assert runner.ran == []
+
+
+def _walk(make: Make, folder: Path) -> LaneWalk:
+    made = SimpleNamespace(
+        folder=folder,
+        build=make.output,
+        lane=make.lane,
+        results=Results(folder / "results"),
+        have=lambda place: None,
+        tree=lambda commit: make.tree,
+    )
+    return cast(LaneWalk, made)
 
 
 def test_what_reads_no_plain_file_is_not_known_again(make: Make) -> None:

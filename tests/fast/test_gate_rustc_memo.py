@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,14 +21,26 @@ COMPILER = """\
 #!/bin/sh
 # Makes an object of lib.rs, util.rs and the metadata that it uses; util.rs has the warnings.
 echo asked >> asked
-case "$*" in *--emit=dep-info=.x.o.d*) ;; *) echo "as it is: $*"; exit 0 ;; esac
+case "$*" in
+*-Zbinary*--crate-type*--emit=dep-info=.x.o.d*) ;;
+*) echo "as it is: $*"; exit 0 ;;
+esac
+grep -q killed src/lib.rs && kill -9 $$
 grep -q broken src/lib.rs && { echo "error: broken" >&2; exit 1; }
 grep warning src/util.rs >&2
 cat src/lib.rs src/util.rs lib.rmeta cfg > x.o
 chmod 755 x.o
 printf 'x.o: src/lib.rs src/util.rs lib.rmeta\\n\\nsrc/lib.rs:\\n\\n# env-dep:A=%s\\n' "$A" > .x.o.d
 """
-ASK = ("--crate-type", "rlib", "@./cfg", "--emit=dep-info=.x.o.d", "--emit=obj=x.o", "src/lib.rs")
+ASK = (
+    "-Zbinary_dep_depinfo=y",
+    "--crate-type",
+    "rlib",
+    "@./cfg",
+    "--emit=dep-info=.x.o.d",
+    "--emit=obj=x.o",
+    "src/lib.rs",
+)
 Ask = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -112,6 +125,19 @@ def test_another_compiler_is_asked(ask: Ask, build: Path, tmp_path: Path) -> Non
     assert _asked(build) == 2
 
 
+def test_a_compiler_that_was_killed_is_told_as_a_shell_does(ask: Ask, build: Path) -> None:
+    (build / "src/lib.rs").write_text("killed\n")
+    assert ask().returncode == 128 + signal.SIGKILL
+
+
+def test_a_module_that_could_lie_in_two_files_is_left_to_rustc(ask: Ask, build: Path) -> None:
+    ask()
+    (build / "src/util").mkdir()
+    (build / "src/util/mod.rs").write_text("")
+    ask()
+    assert _asked(build) == 2
+
+
 def test_errors_are_not_kept(ask: Ask, build: Path) -> None:
     (build / "src/lib.rs").write_text("broken\n")
     for _ in range(2):
@@ -127,6 +153,9 @@ def test_errors_are_not_kept(ask: Ask, build: Path) -> None:
         ("--print", "sysroot"),
         ("--emit=metadata", "--emit=dep-info=x.d", "src/lib.rs"),
         ("--emit=obj=x.o", "src/lib.rs"),
+        ("--emit=dep-info=.x.o.d", "--emit=obj=x.o", "src/lib.rs"),
+        ("-Zbinary_dep_depinfo=y", "-Zunpretty=expanded", "--emit=dep-info=.x.o.d", "src/lib.rs"),
+        ("-Zbinary_dep_depinfo=y", "--emit=dep-info=.x.o.d", "--emit=obj=x.o", "-"),
     ],
 )
 def test_anything_else_is_handed_on(ask: Ask, build: Path, argv: tuple[str, ...]) -> None:
@@ -136,7 +165,11 @@ def test_anything_else_is_handed_on(ask: Ask, build: Path, argv: tuple[str, ...]
     assert not (build / rustc_memo.MEMO).exists()
 
 
-@pytest.mark.parametrize("harm", ["no json", "other json", "a list", "a copy gone", "a link"])
+HARMS = ("no json", "other json", "a list", "made from nothing", "no end", "leads to nowhere")
+HARMS += ("a copy gone", "a copy leads to nowhere", "another copy")
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_an_entry_that_was_tampered_with_is_none(ask: Ask, build: Path, harm: str) -> None:
     ask()
     (entry,) = build.glob(f"{rustc_memo.MEMO}/*/*")
@@ -147,11 +180,22 @@ def test_an_entry_that_was_tampered_with_is_none(ask: Ask, build: Path, harm: st
             (entry / rustc_memo.ENTRY).write_text(json.dumps({"inputs": 7}))
         case "a list":
             (entry / rustc_memo.ENTRY).write_text("[]")
+        case "made from nothing":
+            known = json.loads((entry / rustc_memo.ENTRY).read_text())
+            (entry / rustc_memo.ENTRY).write_text(json.dumps(known | {"inputs": {}}))
+        case "no end":
+            (entry / rustc_memo.ENTRY).unlink()
+            os.mkfifo(entry / rustc_memo.ENTRY)
+        case "leads to nowhere":
+            (entry / rustc_memo.ENTRY).unlink()
+            (entry / rustc_memo.ENTRY).symlink_to("nowhere")
         case "a copy gone":
             (entry / "1").unlink()
-        case "a link":
+        case "a copy leads to nowhere":
             (entry / "1").unlink()
             (entry / "1").symlink_to("nowhere")
+        case "another copy":
+            (entry / "1").write_text("")
     assert ask().returncode == 0
     assert _asked(build) == 2
     assert _is_whole(build)

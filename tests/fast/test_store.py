@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,6 +169,27 @@ def test_folders_nested_as_deep_as_nobody_can_name_are_removed(tmp_path: Path) -
     os.close(here)
     remove_tree(top)
     assert not top.exists()
+
+
+def test_folders_that_are_closed_to_their_owner_are_removed() -> None:
+    # In a process of its own, and as nobody where this one is root, whom nothing is closed to.
+    top = Path(tempfile.mkdtemp(prefix="kdrv-"))
+    top.chmod(0o777)
+    if (child := os.fork()) == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            (top / "a/b/c").mkdir(parents=True)
+            (top / "a/b/c/file").touch()
+            for name, mode in (("a/b/c", 0o500), ("a/b", 0), ("a", 0)):
+                (top / name).chmod(mode)
+            remove_tree(top / "a")
+            status = int(os.path.lexists(top / "a"))
+        os._exit(status)
+    _, ended = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(ended) == 0
+    top.rmdir()
 
 
 def test_a_folder_in_place_of_the_manifest_does_not_stay(tmp_path: Path) -> None:
