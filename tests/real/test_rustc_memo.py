@@ -56,7 +56,7 @@ def test_a_crate_is_compiled_again_only_for_what_it_sees(
     (build / "low.o").write_text("as objtool leaves it")
     assert [ask(LOW).output, ask(HIGH).output] == said
     assert (made(), entries()) == (before, 2)
-    assert (build / ".low.d").read_text().startswith("low.o: ")
+    assert "\nlow.o: " in (build / ".low.d").read_text()
     # What high is made from now is another liblow.rmeta, which only dep-info tells of.
     (build / "deep.rs").write_text("pub fn low() -> u32 { 8 }\npub fn more() {}\n")
     assert "unused" not in ask(LOW).output
