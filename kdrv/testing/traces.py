@@ -26,8 +26,8 @@ _INTERRUPT = re.compile(r"^\s*(\d+):(?:\s+\d+)+\s+(.*)$")
 _NAMELESS = re.compile(r"(?<!\S)0x([0-9a-f]+)(?:/0x[0-9a-f]+)?(?!\S)")
 _MOMENT = (0.01, 0.02, 0.04)
 """Pauses, in the guest's seconds, that what was only put off takes to go."""
-_PATIENCE = (0.1, 0.2, 0.4, 0.6, 0.7)
-"""Pauses for what is slower than that."""
+_PATIENCE = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0)
+"""Pauses for what is slower than that; together longer than RCU keeps memory, asked or not."""
 _ROOM = 1 << 20
 
 Places = Counter[tuple[str, tuple[int, ...]]]
