@@ -56,9 +56,6 @@ class Linter:
         self._pool = pool
         self._copies = BoundedSemaphore(MOST_COPIES)
         self._folder = walk.folder / COPIES
-        # Of a run that was killed.
-        remove_tree(self._folder)
-        self._folder.mkdir()
 
     def lint(self, place: Place, files: Collection[str]) -> Future[Lint]:
         """What is said of the crates of a commit at which the lane is green, once it is known."""
@@ -134,12 +131,15 @@ def linting(ctx: Context, walk: LaneWalk, toolchain: Toolchain) -> Iterator[Lint
     pool = ThreadPoolExecutor(
         1, "kdrv-lint", initializer=answer, initargs=(lambda: over.is_set() or asked(),)
     )
+    copies = walk.folder / COPIES
+    remove_tree(copies)  # of a run that was killed
+    copies.mkdir()
     try:
         yield Linter(walk, toolchain, ctx, pool)
     finally:
         over.set()
         pool.shutdown(cancel_futures=True)
-        remove_tree(walk.folder / COPIES)
+        remove_tree(copies)
 
 
 def _said(

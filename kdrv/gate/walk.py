@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, replace
+from functools import cached_property
 from pathlib import Path
 
 from kdrv.build.configure import CONFIG, STAMP, Unconfigurable, configure
@@ -108,14 +109,17 @@ class LaneWalk:
         self._at = folder / "built"
         self._configured = folder / "configured"
         self._log = folder / LOG
-        self._programs = self._memo()
         self._said = Said(folder / "said.sqlite")
         self.results = Results.of(ctx)
         self._reader = Reader(self.build)
         self._before: tuple[str, Step] | None = None
 
-    def _memo(self) -> Path | None:
-        """What comes before rustc, if there is a Python for it among the toolchain's programs."""
+    @cached_property
+    def _programs(self) -> Path | None:
+        """What comes before rustc, if there is a Python for it among the toolchain's programs.
+
+        Not asked before something is built: most lanes of most runs are known.
+        """
         if self.lane.language is not Language.RUST:
             return None
         tried = f"import sys; sys.exit(sys.version_info < {rustc_memo.PYTHON})"
